@@ -1,0 +1,1 @@
+"""Immutable bytes and their formats: digests, store, base models, adapters, datasets."""

@@ -1,0 +1,10 @@
+"""Checkpoints and LoRA adapters of Hugging Face as GGUF, the one file that trains and serves.
+
+Imported only in a process of its own (``python -m artifacts.convert``) or in a worker: it needs
+NumPy and the gguf package, and neither torch nor transformers.
+"""
+
+from artifacts.convert.adapter import convert_adapter
+from artifacts.convert.model import Conversion, FileType, Progress, convert_model
+
+__all__ = ["Conversion", "FileType", "Progress", "convert_adapter", "convert_model"]

@@ -1,0 +1,109 @@
+"""Conversion in a process of its own, so that its caller never loads NumPy.
+
+    python -m artifacts.convert model FOLDER OUT.gguf --type q8_0
+    python -m artifacts.convert adapter FOLDER BASE.gguf OUT.gguf
+
+Speaks JSON lines on stdout: any number of progress lines, then one result or one error.
+
+    {"event": "progress", "written_bytes": 8388608, "total_bytes": 1069305376}
+    {"event": "result", "path": "…", "architecture": "gemma3", "parameters": 999885952,
+     "size_bytes": 1069305376, "warnings": []}
+    {"event": "error", "type": "InvalidRequest", "what": "…", "why": "…", "fix": "…",
+     "reason": "UNSUPPORTED_FEATURE", "field": ""}
+
+The exit code is 0 after a result and 1 after an error. What libraries print goes to stderr.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from artifacts.convert import Conversion, FileType, Progress, convert_adapter, convert_model
+from protos.errors import InternalError, InvalidRequest, NanofleetError
+
+# Of the total, between two lines: a hundred lines tell a person all there is to see.
+_PROGRESS_STEP = 0.01
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
+        os.dup2(2, 1)
+        try:
+            conversion = _run(arguments, lines)
+        except NanofleetError as error:
+            _say(lines, "error", _described(error))
+            return 1
+        except OSError as error:
+            _say(lines, "error", _described(_from_system(error)))
+            return 1
+        except Exception as error:
+            _say(lines, "error", _described(InternalError(f"{type(error).__name__}: {error}")))
+            raise
+        _say(lines, "result", {"path": str(arguments.out), **asdict(conversion)})
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m artifacts.convert")
+    commands = parser.add_subparsers(dest="command", required=True)
+    model = commands.add_parser("model", help="a checkpoint folder to a GGUF base model")
+    model.add_argument("folder", type=Path)
+    model.add_argument("out", type=Path)
+    model.add_argument(
+        "--type", default=FileType.Q8_0.value, choices=[kind.value for kind in FileType]
+    )
+    adapter = commands.add_parser("adapter", help="a PEFT folder to a GGUF LoRA")
+    adapter.add_argument("folder", type=Path)
+    adapter.add_argument("base", type=Path)
+    adapter.add_argument("out", type=Path)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, lines: TextIO) -> Conversion:
+    if arguments.command == "adapter":
+        return convert_adapter(arguments.folder, arguments.base, arguments.out)
+    return convert_model(
+        arguments.folder, arguments.out, FileType(arguments.type), _progress_lines(lines)
+    )
+
+
+def _progress_lines(lines: TextIO) -> Callable[[Progress], None]:
+    next_bytes = 0.0
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal next_bytes
+        if progress.written_bytes >= min(next_bytes, progress.total_bytes):
+            next_bytes = progress.written_bytes + _PROGRESS_STEP * progress.total_bytes
+            _say(lines, "progress", asdict(progress))
+
+    return on_progress
+
+
+def _described(error: NanofleetError) -> dict[str, object]:
+    return {
+        "type": type(error).__name__,
+        "what": error.what,
+        "why": error.why,
+        "fix": error.fix,
+        "reason": error.reason,
+        "field": error.field,
+    }
+
+
+def _from_system(error: OSError) -> NanofleetError:
+    return InvalidRequest(f"{error.filename or 'A file'}: {error.strerror}.")
+
+
+def _say(lines: TextIO, event: str, values: Mapping[str, object]) -> None:
+    lines.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+    lines.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Disk headroom: a full disk is refused before the first byte, and named when it comes anyway.
+
+A board whose disk is full loses more than the upload that filled it: journals, checkpoints and logs
+need the same space. So a part of the disk (the reserve) is never given to artifacts.
+"""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from protos.errors import DiskFull
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def free_bytes(folder: Path) -> int:
+    """What an ordinary user may still write to the file system of ``folder``."""
+    return shutil.disk_usage(folder).free
+
+
+def check(folder: Path, needed_bytes: int, free: int, reserve_bytes: int) -> None:
+    """Raises DiskFull, with all the numbers, when ``needed_bytes`` would eat into the reserve."""
+    if needed_bytes + reserve_bytes > free:
+        raise DiskFull(
+            f"The disk of {folder} has too little room: {readable(needed_bytes)} are needed.",
+            why=f"{readable(free)} are free, of which {readable(reserve_bytes)} stay reserved.",
+            fix="Delete artifacts that nothing needs, or free space on the device.",
+        )
+
+
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Turns the system's "no space left" and "quota exceeded" into DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFull(
+            f"The disk of {folder} is full.",
+            why=f"The system said: {error.strerror}.",
+            fix="Free space there, then try again: what was synced is kept.",
+        ) from error
+
+
+def readable(size_bytes: int) -> str:
+    """A size for people: ``812 MiB``, ``1.0 GiB``."""
+    size = float(size_bytes)
+    for unit in _UNITS[:-1]:
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} {_UNITS[-1]}"

@@ -1,0 +1,104 @@
+"""The complete artifacts of a store, on disk.
+
+    objects/ab/cdef…         the bytes, verified, read-only
+    objects/ab/cdef….json    the record; its file time says when the artifact was last used
+
+The record is written before the bytes get their name and removed after them: at every moment of a
+crash, bytes that lie here are accounted for. A record alone is no artifact.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from artifacts import digest as digests
+from artifacts import durable, record
+from artifacts.digest import Digest
+from artifacts.record import StoredArtifact
+
+_DIGITS = 64
+
+
+class Objects:
+    """The folder of complete artifacts. Writers hold the store's lock."""
+
+    def __init__(self, folder: Path, clock_ns: Callable[[], int]) -> None:
+        self._folder = folder
+        self._clock_ns = clock_ns
+        self._stamp_lock = threading.Lock()
+        self._newest_ns = 0
+
+    def path(self, digest: Digest) -> Path:
+        digits = digests.hex_of(digests.parse(digest))  # parsed, because it becomes a file name
+        return self._folder / digits[:2] / digits[2:]
+
+    def stat(self, digest: Digest) -> StoredArtifact | None:
+        """The artifact, when its record and all of its bytes are here."""
+        found = self.recorded(digest)
+        return found if found and self._size_on_disk(digest) == found.size_bytes else None
+
+    def recorded(self, digest: Digest) -> StoredArtifact | None:
+        """The record, whether or not the bytes are here."""
+        return record.read(self._record_path(digest), digest)
+
+    def known(self) -> Iterator[Digest]:
+        """Every digest with a record."""
+        for path in sorted(self._folder.glob("??/*.json")):
+            digits = path.parent.name + path.stem
+            if len(digits) == _DIGITS:
+                yield Digest(f"{digests.ALGORITHM}:{digits}")
+
+    def publish(self, complete: Path, artifact: StoredArtifact) -> StoredArtifact:
+        """Gives verified, synced bytes their name; pins of an earlier copy stay."""
+        durable.make_folder(self.path(artifact.digest).parent)
+        before = self.recorded(artifact.digest)
+        stored = replace(artifact, pins=before.pins if before else ())
+        self.write_record(stored)
+        durable.publish(complete, self.path(artifact.digest))
+        return stored
+
+    def write_record(self, artifact: StoredArtifact) -> None:
+        record.write(self._record_path(artifact.digest), artifact)
+        self.touch(artifact.digest)
+
+    def remove(self, digest: Digest) -> bool:
+        """Removes bytes and record; False when there were neither."""
+        if not self._record_path(digest).exists():
+            return False
+        self.path(digest).unlink(missing_ok=True)
+        durable.remove(self._record_path(digest))
+        return True
+
+    def touch(self, digest: Digest) -> None:
+        """Sets the time of last use: the wall clock, but never earlier than any time before.
+
+        Boards without a clock battery wake up in 1970; the order must hold all the same.
+        """
+        with self._stamp_lock:
+            self._newest_ns = max(self._clock_ns(), self._newest_ns + 1)
+            os.utime(self._record_path(digest), ns=(self._newest_ns, self._newest_ns))
+
+    def used_ns(self, digest: Digest) -> int:
+        return self._record_path(digest).stat().st_mtime_ns
+
+    def tidy_up(self) -> None:
+        """Removes what a crash left half-written, and learns the newest time of use."""
+        for path in self._folder.glob("??/.*.tmp"):
+            path.unlink()
+        for digest in tuple(self.known()):
+            found = self.recorded(digest)
+            if found and not found.pins and self._size_on_disk(digest) is None:
+                durable.remove(self._record_path(digest))
+            else:
+                self._newest_ns = max(self._newest_ns, self.used_ns(digest))
+
+    def _record_path(self, digest: Digest) -> Path:
+        return self.path(digest).with_suffix(".json")
+
+    def _size_on_disk(self, digest: Digest) -> int | None:
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None

@@ -1,0 +1,157 @@
+"""A converted adapter does in llama.cpp what it does in PEFT; what it cannot do is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from artifacts import base_model
+from artifacts.convert import FileType, convert_adapter, convert_model
+from protos.errors import InvalidRequest, NotFound
+from tests.artifacts.convert import shapes
+from tests.llama import reference
+
+EXACT = shapes.EXACT
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT folder for the tiny model, on all linear layers."""
+    folder = tmp_path_factory.mktemp("adapter") / "peft"
+    shapes.write_adapter(shapes.load(tiny_folder), folder)
+    return folder
+
+
+@pytest.fixture
+def copied(adapter: Path, tmp_path: Path) -> Path:
+    """The same folder, to change."""
+    return Path(shutil.copytree(adapter, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_rslora": True, "r": 4},
+        {"target_modules": ["q_proj", "v_proj"], "r": 16, "strength": 0.15},
+    ],
+    ids=["all-linear", "rslora", "q-and-v"],
+)
+def test_adapted_logits_are_those_of_peft(
+    checkpoint: Path, exact: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    tokens, target = shapes.prompt(), tmp_path / "adapter.gguf"
+    model = shapes.load(checkpoint)
+    plain = shapes.logits(model, tokens)
+    adapted = shapes.write_adapter(model, tmp_path / "peft", **settings)
+    expected = shapes.logits(adapted, tokens)
+    assert np.abs(expected - plain).max() > 20 * EXACT, "the adapter must matter"
+
+    conversion = convert_adapter(tmp_path / "peft", exact, target)
+    trained, _ = adapted.get_nb_trainable_parameters()
+    assert conversion.parameters == trained
+    with reference(exact) as llama:
+        llama.use_adapter(target)
+        found = llama.logits(tokens)
+        assert np.abs(found - expected).max() < EXACT
+        decided = shapes.decided(expected)
+        assert (found.argmax(-1) == expected.argmax(-1))[decided].all()
+        for start, generated in shapes.generations(adapted, tokens):
+            assert llama.greedy(start, len(generated)) == generated
+        llama.use_adapter(None)
+        assert np.abs(llama.logits(tokens) - plain).max() < EXACT
+
+
+def test_an_adapter_on_the_quantised_base_stays_close(checkpoint: Path, tmp_path: Path) -> None:
+    base, target, tokens = tmp_path / "base.gguf", tmp_path / "adapter.gguf", shapes.prompt()
+    convert_model(checkpoint, base, FileType.Q8_0)
+    adapted = shapes.write_adapter(shapes.load(checkpoint), tmp_path / "peft")
+    expected = shapes.logits(adapted, tokens)
+    convert_adapter(tmp_path / "peft", base, target)
+    with reference(base) as llama:
+        llama.use_adapter(target)
+        found = llama.logits(tokens)
+    assert shapes.divergence(expected, found) < 1e-4
+    assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.95
+
+
+def test_the_header_says_that_it_is_an_adapter(
+    adapter: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "adapter.gguf"
+    convert_adapter(adapter, tiny_base, target)
+    fields = gguf.GGUFReader(target).fields
+    assert fields["general.architecture"].contents() == base_model.read(tiny_base).architecture
+    assert fields["general.type"].contents() == "adapter"
+    assert fields["adapter.type"].contents() == "lora"
+    assert fields["adapter.lora.alpha"].contents() == 16
+    again = tmp_path / "again.gguf"
+    convert_adapter(adapter, tiny_base, again)
+    assert again.read_bytes() == target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "all"}, "biases"),
+        ({"rank_pattern": {"q_proj": 2}}, "ranks by layer"),
+        ({"alpha_pattern": {"q_proj": 2}}, "alphas by layer"),
+        ({"modules_to_save": ["lm_head"]}, "trained in full"),
+        ({"trainable_token_indices": [1]}, "token rows"),
+        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"fan_in_fan_out": True}, "transposed"),
+    ],
+)
+def test_what_llama_cpp_would_leave_out_is_refused(
+    copied: Path, tiny_base: Path, tmp_path: Path, edit: dict[str, object], named: str
+) -> None:
+    path = copied / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    with pytest.raises(InvalidRequest, match=named) as caught:
+        convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
+    assert caught.value.reason == "UNSUPPORTED_ADAPTER"
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    from tests.tiny import build_hugging_face_folder
+
+    folder = build_hugging_face_folder(tmp_path / "wider", hidden=64)
+    convert_model(folder, tmp_path / "wider.gguf")
+    with pytest.raises(InvalidRequest, match=r"q_proj.*In .*wider\.gguf it is"):
+        convert_adapter(adapter, tmp_path / "wider.gguf", tmp_path / "out.gguf")
+
+
+def test_layers_that_the_base_lacks_are_refused(adapter: Path, tmp_path: Path) -> None:
+    from tests.tiny import build_hugging_face_folder
+
+    folder = build_hugging_face_folder(tmp_path / "flat", layers=5)
+    convert_model(folder, tmp_path / "flat.gguf")
+    with pytest.raises(InvalidRequest, match=r"layers\.5\..* has no place"):
+        convert_adapter(adapter, tmp_path / "flat.gguf", tmp_path / "out.gguf")
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT warns of tied weights, rightly
+def test_an_adapter_on_the_tied_head_is_refused(
+    tiny_folder: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    shapes.write_adapter(
+        shapes.load(tiny_folder), tmp_path / "peft", target_modules=["lm_head", "q_proj"]
+    )
+    with pytest.raises(InvalidRequest, match="output matrix"):
+        convert_adapter(tmp_path / "peft", tiny_base, tmp_path / "out.gguf")
+
+
+def test_missing_files_are_named(copied: Path, tiny_base: Path, tmp_path: Path) -> None:
+    (copied / "adapter_model.safetensors").unlink()
+    with pytest.raises(NotFound, match=r"adapter_model\.safetensors is missing"):
+        convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
+    (copied / "adapter_config.json").unlink()
+    with pytest.raises(NotFound, match=r"adapter_config\.json is missing"):
+        convert_adapter(copied, tiny_base, tmp_path / "out.gguf")

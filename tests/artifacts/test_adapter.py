@@ -1,0 +1,294 @@
+"""Adapters: what was packed comes out the same, and nothing else ever does."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from artifacts import adapter, digest, manifest
+from artifacts.adapter import AdapterManifest
+from protos.errors import AlreadyExists, InvalidRequest, NotFound, WrongBase
+
+BASE, OTHER = digest.of_bytes(b"base"), digest.of_bytes(b"other")
+MANIFEST = AdapterManifest(
+    name="persona",
+    base_digest=BASE,
+    dataset_digest=digest.of_bytes(b"dataset"),
+    tokenizer_digest=digest.of_bytes(b"tokenizer"),
+    job_id="01JCQ4Z7M3W8T2B5N6P9R0S1V4",
+    rank=8,
+    alpha=16.0,
+    targets=("q_proj", "v_proj"),
+    recipe={"steps": 120, "learning_rate": 2e-5},
+    first_loss=3.25,
+    final_loss=0.75,
+    steps=120,
+    trained_tokens=9_000,
+    energy_j=None,
+    created_utc_ns=1_700_000_000_000_000_000,
+    agent_version="0.1.0",
+)
+NAMES = ["adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "nanofleet.json"]
+
+
+def safetensors(data: bytes) -> bytes:
+    header = json.dumps(
+        {"a": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}
+    )
+    return len(header).to_bytes(8, "little") + header.encode() + data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "result"
+    folder.mkdir()
+    (folder / "adapter.gguf").write_bytes(b"GGUF" + os.urandom(3_000_000))
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (folder / "adapter_model.safetensors").write_bytes(safetensors(bytes(512)))
+    (folder / "nanofleet.json").write_bytes(MANIFEST.to_json())
+    (folder / "README.md").write_text("PEFT writes one; it stays out.")
+    return folder
+
+
+@pytest.fixture
+def packed(folder: Path, tmp_path: Path) -> Path:
+    adapter.pack(folder, tmp_path / "adapter.tar")
+    return tmp_path / "adapter.tar"
+
+
+def test_packing_and_unpacking_gives_the_same_files(packed: Path, folder: Path, tmp_path) -> None:
+    adapter.unpack(packed, tmp_path / "cache" / "one")
+    unpacked = sorted((tmp_path / "cache" / "one").iterdir())
+    assert [path.name for path in unpacked] == NAMES
+    for path in unpacked:
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o644
+    assert adapter.read_manifest(packed) == MANIFEST
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["one"]
+
+
+def test_the_same_files_give_the_same_bytes(packed: Path, folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+        path.chmod(0o600)
+    adapter.pack(folder, tmp_path / "again.tar")
+    assert (tmp_path / "again.tar").read_bytes() == packed.read_bytes()
+    adapter.unpack(packed, tmp_path / "out")
+    adapter.pack(tmp_path / "out", tmp_path / "third.tar")
+    assert (tmp_path / "third.tar").read_bytes() == packed.read_bytes()
+
+
+def test_any_tar_reads_it(packed: Path, tmp_path: Path) -> None:
+    with tarfile.open(packed) as archive:
+        assert archive.getnames() == NAMES
+        assert {(m.mode, m.mtime, m.uid, m.gid) for m in archive} == {(0o644, 0, 0, 0)}
+    listed = subprocess.run(["tar", "-tf", packed], capture_output=True, text=True, check=True)
+    assert (listed.stdout.split(), listed.stderr) == (NAMES, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(NotFound, match=name):
+        adapter.pack(folder, tmp_path / "adapter.tar")
+    assert not (tmp_path / "adapter.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("adapter.gguf", b"ggml", "It is not a GGUF file"),
+        ("adapter_config.json", b"[]", "It is not a JSON object"),
+        ("adapter_config.json", b"[" * 100_000, "It is not a JSON object"),
+        ("adapter_model.safetensors", b"\x80\x04\x95pickle", "pickles are never loaded"),
+        ("adapter_model.safetensors", b"PK\x03\x04torch.save", "pickles are never loaded"),
+        ("adapter_model.safetensors", b"", "pickles are never loaded"),
+        ("nanofleet.json", b"", "is not valid JSON"),
+        ("nanofleet.json", b"7", "is not a JSON object"),
+        ("nanofleet.json", bytes(2 << 20), "too large for an adapter: 2.0 MiB"),
+    ],
+)
+def test_content_that_is_not_what_its_name_says_stays_out(
+    folder: Path, tmp_path: Path, name: str, content: bytes, text: str
+) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(InvalidRequest, match=text):
+        adapter.pack(folder, tmp_path / "adapter.tar")
+    assert not (tmp_path / "adapter.tar").exists()
+
+
+def test_an_existing_folder_is_left_alone(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    adapter.unpack(packed, tmp_path / "empty")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(AlreadyExists, match="exists and is not empty"):
+        adapter.unpack(packed, tmp_path / "empty")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# --- archives that somebody else made
+
+
+def archive_of(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=form) as archive:
+        for member, content in members:
+            member.size = len(content) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(content))
+    return written.getvalue()
+
+
+def plain(name: str, content: bytes, **attributes: object) -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo(name)
+    for attribute, value in attributes.items():
+        setattr(member, attribute, value)
+    return member, content
+
+
+def link(name: str, target: str, kind: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    return plain(name, b"", type=kind, linkname=target)
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "a path upwards": lambda: archive_of(plain("../adapter.gguf", b"GGUF")),
+    "an absolute path": lambda: archive_of(plain("/etc/cron.d/evil", b"* * * * *")),
+    "a folder prefix": lambda: archive_of(plain("./adapter.gguf", b"GGUF")),
+    "a symlink": lambda: archive_of(link("adapter.gguf", "/etc/shadow", tarfile.SYMTYPE)),
+    "a hard link": lambda: archive_of(link("adapter.gguf", "/etc/shadow", tarfile.LNKTYPE)),
+    "a device": lambda: archive_of(link("adapter.gguf", "", tarfile.CHRTYPE)),
+    "a pipe": lambda: archive_of(link("adapter.gguf", "", tarfile.FIFOTYPE)),
+    "a folder": lambda: archive_of(link("adapter.gguf", "", tarfile.DIRTYPE)),
+    "a set-uid file": lambda: archive_of(plain("adapter.gguf", b"GGUF", mode=0o4755)),
+    "another owner": lambda: archive_of(plain("adapter.gguf", b"GGUF", uid=1000)),
+    "a name of another encoding": lambda: archive_of(plain("adapter.gguf\u202e", b"GGUF")),
+    "an extended header": lambda: archive_of(
+        plain("adapter.gguf", b"GGUF", pax_headers={"path": "../evil"}), form=tarfile.PAX_FORMAT
+    ),
+    "a long name": lambda: archive_of(plain("a" * 300, b"GGUF"), form=tarfile.GNU_FORMAT),
+    "another order": lambda: archive_of(plain("nanofleet.json", MANIFEST.to_json())),
+    "nothing": lambda: b"",
+    "zeros": lambda: bytes(10_240),
+    "a zip": lambda: b"PK\x03\x04" + bytes(1_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_archives_write_nothing(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in" / "hostile.tar"
+    path.parent.mkdir()
+    path.write_bytes(HOSTILE[name]())
+    with pytest.raises(InvalidRequest, match=r"hostile\.tar is not an adapter that can be used"):
+        adapter.unpack(path, tmp_path / "out" / "adapter")
+    with pytest.raises(InvalidRequest):
+        adapter.read_manifest(path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_tar_makes_of_the_same_files_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "hand.tar"
+    subprocess.run(["tar", "-cf", path, *NAMES], cwd=folder, check=True)
+    with pytest.raises(InvalidRequest, match="Use an adapter as nanofleet packed it"):
+        adapter.unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "extra member", "huge claim"])
+def test_a_changed_archive_is_refused(packed: Path, tmp_path: Path, change: str) -> None:
+    content = packed.read_bytes()
+    extra = archive_of(plain("extra", b"!"))
+    packed.write_bytes(
+        {
+            "cut": content[:-512],
+            "longer": content + bytes(512),
+            "extra member": content[:-1024] + extra,
+            "huge claim": content[:124] + b"77777777777\0" + content[136:],
+        }[change]
+    )
+    with pytest.raises(InvalidRequest, match="is not an adapter"):
+        adapter.unpack(packed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_damage_gives_the_same_manifest_or_a_refusal(tmp_path: Path, data: st.DataObject) -> None:
+    folder, path = tmp_path / "small", tmp_path / "small.tar"
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter.gguf").write_bytes(b"GGUF")
+    (folder / "adapter_config.json").write_bytes(b"{}")
+    (folder / "adapter_model.safetensors").write_bytes(safetensors(b""))
+    (folder / "nanofleet.json").write_bytes(MANIFEST.to_json())
+    adapter.pack(folder, path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with contextlib.suppress(InvalidRequest):
+        adapter.read_manifest(path)
+
+
+# --- the manifest
+
+
+def test_a_manifest_survives_json() -> None:
+    full = dataclasses.replace(MANIFEST, energy_j=812.5)
+    for sample in (MANIFEST, full):
+        assert AdapterManifest.from_json(sample.to_json()) == sample
+    assert json.loads(MANIFEST.to_json())["format_version"] == manifest.FORMAT_VERSION
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("format_version", 2, "has format version 2. This nanofleet reads version 1. Update"),
+        ("base_digest", "sha256:0", "'sha256:0' is not a digest"),
+        ("rank", "8", "has a wrong rank. It must be a whole number"),
+        ("rank", True, "has a wrong rank"),
+        ("steps", -1, "has a wrong steps"),
+        ("alpha", None, "has a wrong alpha. It must be a number"),
+        ("final_loss", float("nan"), "has a wrong final_loss. It must be a finite number"),
+        ("alpha", 10**400, "has a wrong alpha. It must be a finite number"),
+        ("targets", "all", "has a wrong targets. It must be a list of texts"),
+        ("targets", ["q_proj", 1], "has a wrong targets"),
+        ("recipe", [], "has a wrong recipe. It must be an object"),
+        ("name", 7, "has a wrong name. It must be a text"),
+        ("energy_j", "1 J", "has a wrong energy_j"),
+    ],
+)
+def test_a_wrong_key_is_named(key: str, value: object, text: str) -> None:
+    fields = {**json.loads(MANIFEST.to_json()), key: value}
+    with pytest.raises(InvalidRequest) as caught:
+        AdapterManifest.from_json(json.dumps(fields).encode())
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("key", list(json.loads(MANIFEST.to_json())))
+def test_a_missing_key_is_named(key: str) -> None:
+    fields = json.loads(MANIFEST.to_json())
+    del fields[key]
+    with pytest.raises(InvalidRequest, match=f"nanofleet.json has no {key}"):
+        AdapterManifest.from_json(json.dumps(fields).encode())
+
+
+def test_keys_of_a_later_version_are_left_alone() -> None:
+    fields = {**json.loads(MANIFEST.to_json()), "gate": {"passed": True}}
+    assert AdapterManifest.from_json(json.dumps(fields).encode()) == MANIFEST
+
+
+def test_an_adapter_fits_only_its_own_base() -> None:
+    adapter.check_base(MANIFEST, BASE)
+    with pytest.raises(WrongBase) as caught:
+        adapter.check_base(MANIFEST, OTHER)
+    said = str(caught.value)
+    assert said.startswith(f"The adapter 'persona' does not fit the base model {OTHER[7:19]}.")
+    assert f"It was trained on {BASE[7:19]}." in said
