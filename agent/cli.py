@@ -1,0 +1,203 @@
+"""`nanofleet-agent`: run the agent on a device, make it join a fleet, look at it.
+
+argparse and lazy imports: on a small board each command should be there in a blink, and the
+daemon must not carry what only `join` needs. Errors become text and an exit code here, once; the
+codes are those of protos/exit_codes.py.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import config as configs
+from protos import errors, extras
+from protos.exit_codes import ExitCode, code_of
+
+if TYPE_CHECKING:
+    from agent.doctor import Finding
+
+SCHEMA_VERSION = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    # gRPC would write its own lines about what is reported here with reason and remedy.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return _installed(run, arguments)
+    except errors.NanofleetError as error:
+        is_json = getattr(arguments, "output", "text") == "json"
+        print(_error_json(error) if is_json else _error_text(error), file=sys.stderr)
+        return code_of(error)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _installed(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    try:
+        return run(arguments)
+    except ModuleNotFoundError as error:
+        raise extras.missing(error, "agent") from None
+
+
+def _error_text(error: errors.NanofleetError) -> str:
+    parts = (("error: ", error.what), ("  why: ", error.why), ("  fix: ", error.fix))
+    return "\n".join(label + sentence for label, sentence in parts if sentence)
+
+
+def _error_json(error: errors.NanofleetError) -> str:
+    """The same keys as nanofleet's, on stderr."""
+    shown = {
+        "type": type(error).__name__,
+        "reason": error.reason,
+        "what": error.what,
+        "why": error.why,
+        "fix": error.fix,
+        "field": error.field or None,
+        "retryable": error.retryable,
+        "retry_after_s": error.retry_after_s,
+        "exit_code": int(code_of(error)),
+    }
+    return document({"error": shown})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nanofleet-agent",
+        description="The agent of nanofleet on a device.",
+        epilog="example:\n  nanofleet-agent join TOKEN && nanofleet-agent run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = _command(
+        commands,
+        "run",
+        _run,
+        "Run the agent until SIGTERM.",
+        "nanofleet-agent run --state /var/lib/nanofleet",
+    )
+    run.add_argument("--host", help="address to listen on (default: agent.toml, else 0.0.0.0)")
+    run.add_argument("--port", type=int, help="port to listen on (default: agent.toml, else 7401)")
+    run.add_argument("--verbose", action="store_true", help="log what is done, not only what fails")
+    join = _command(
+        commands,
+        "join",
+        _join,
+        "Join a fleet with a token from its controller.",
+        "nanofleet-agent join k3v9.SECRET.PIN@10.0.0.2:7402",
+    )
+    join.add_argument("token", metavar="TOKEN", help="id.secret.pin@host:port")
+    join.add_argument(
+        "--advertise", metavar="HOST:PORT", help="where the controller reaches this agent"
+    )
+    for name, function, what in (
+        ("status", _status, "Show what the running agent is and does."),
+        ("doctor", _doctor, "Look for what is wrong with this device."),
+        ("version", _version, "Show the version."),
+    ):
+        command = _command(commands, name, function, what, f"nanofleet-agent {name} -o json")
+        command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=what,
+        description=what,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=function)
+    command.add_argument(
+        "--state",
+        type=Path,
+        default=configs.default_state(),
+        metavar="DIR",
+        help="the agent's state folder (default: %(default)s)",
+    )
+    return command
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from agent import daemon
+
+    level = logging.INFO if arguments.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    config = configs.load(arguments.state)
+    chosen = {"host": arguments.host, "port": arguments.port}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    daemon.run(replace(config, listen=replace(config.listen, **given)), arguments.state)
+    return 0
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from agent import join
+
+    listen = configs.load(arguments.state).listen
+    address = arguments.advertise or listen.advertise or f":{listen.port}"
+    name = join.join(join.parse_token(arguments.token), arguments.state, address)
+    print(f"This device is {name} now. Start the agent: nanofleet-agent run")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from agent import status
+
+    device, jobs = asyncio.run(status.ask(arguments.state))
+    if arguments.output == "json":
+        print(document(status.as_plain(device, jobs)))
+    else:
+        print(status.as_text(device, jobs))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from agent import doctor, findings
+
+    site = findings.Site(arguments.state, configs.load(arguments.state).listen.port)
+    found = doctor.examine(site)
+    if arguments.output == "json":
+        print(document({"findings": [_as_dict(finding) for finding in found]}))
+    else:
+        print(doctor.report(found))
+    return int(doctor.worst(found) is findings.Level.FAIL)
+
+
+def document(content: Mapping[str, object]) -> str:
+    """JSON with its schema version, which rises when a key is removed or changes its meaning."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=2)
+
+
+def _as_dict(finding: "Finding") -> dict[str, str]:
+    return {
+        "name": finding.name,
+        "status": finding.level.name.lower(),
+        "finding": finding.finding,
+        "remedy": finding.remedy,
+    }
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    from agent.version import VERSION
+
+    print(document({"version": VERSION}) if arguments.output == "json" else VERSION)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

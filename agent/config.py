@@ -1,0 +1,149 @@
+"""The agent's settings: agent.toml in the state folder. Every one has a default that runs.
+
+    # nanofleet-agent run --state /var/lib/nanofleet
+    [listen]
+    host = "0.0.0.0"
+    port = 7401
+    advertise = ""           # "10.0.0.7:7401": what joining tells the controller; "" lets it see
+
+    [memory]
+    reserve_mib = 0          # kept free of workers; 0 is 5 % of the board, at least 128
+
+    [artifacts]
+    reserve_mib = 256        # kept free on the disk
+
+    [training]
+    threads = 0              # 0: one for each core
+
+    [inference]
+    threads = 0              # 0: all cores but one
+    context_length = 2048
+
+    [telemetry]
+    period_s = 1.0
+    ring_mib = 64            # about a day
+
+A key that is not known is an error that names the nearest one: a typing mistake must not silently
+leave a default in force.
+"""
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from protos.errors import InvalidRequest
+from protos.transport import AGENT_PORT
+
+FILE = "agent.toml"
+STATE_VARIABLE = "NANOFLEET_STATE"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    host: str = "0.0.0.0"
+    port: int = AGENT_PORT
+    advertise: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    reserve_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    reserve_mib: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    threads: int = 0
+    context_length: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    period_s: float = 1.0
+    ring_mib: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    listen: Listen = field(default_factory=Listen)
+    memory: Memory = field(default_factory=Memory)
+    artifacts: Artifacts = field(default_factory=Artifacts)
+    training: Training = field(default_factory=Training)
+    inference: Inference = field(default_factory=Inference)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+
+def default_state() -> Path:
+    """NANOFLEET_STATE, else the system's folder for root and one below the home for others."""
+    if chosen := os.environ.get(STATE_VARIABLE):
+        return Path(chosen)
+    if os.geteuid() == 0:
+        return Path("/var/lib/nanofleet")
+    return Path.home() / ".local/state/nanofleet-agent"
+
+
+def load(state: Path) -> Config:
+    """The settings of the state folder; defaults where the file or a key is missing."""
+    path = state / FILE
+    if not path.exists():
+        return Config()
+    # The library is in Python from 3.11 on; a device without the file never loads it.
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        tables = toml.loads(path.read_text())
+    except ValueError as error:
+        raise InvalidRequest(f"{path} is not TOML: {error}.", field=FILE) from None
+    return parsed(tables, str(path))
+
+
+def parsed(tables: dict[str, object], where: str) -> Config:
+    """The settings that the tables of a file give."""
+    config = Config()
+    _check_known(tables, config, where, "")
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise _wrong(where, name, f"must be a table: [{name}]")
+        section = getattr(config, name)
+        config = replace(config, **{name: _section(section, table, where, name)})
+    return config
+
+
+def _section(default: T, table: dict[str, object], where: str, name: str) -> T:
+    _check_known(table, default, where, f"{name}.")
+    changes: dict[str, object] = {}
+    for key, value in table.items():
+        kind = type(getattr(default, key))
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise _wrong(where, f"{name}.{key}", f"must be of type {kind.__name__}")
+        if isinstance(value, int | float) and value < 0:
+            raise _wrong(where, f"{name}.{key}", "must not be negative")
+        changes[key] = value
+    return replace(default, **changes)  # type: ignore[type-var]  # T is one of the tables
+
+
+def _check_known(table: dict[str, object], default: object, where: str, prefix: str) -> None:
+    known = [item.name for item in fields(default)]  # type: ignore[arg-type]  # a dataclass
+    for key in table:
+        if key not in known:
+            near = importlib.import_module("difflib").get_close_matches(key, known, 1)
+            fix = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(known)}."
+            raise InvalidRequest(f"{where}: unknown key {prefix}{key}.", fix=fix, field=key)
+
+
+def _wrong(where: str, key: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{where}: {key} {why}.", field=key)

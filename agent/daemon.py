@@ -1,0 +1,256 @@
+"""The agent: everything is built here, started here, and stopped here, in this order.
+
+    lock ─ identity ─ sweep ─ store ─ journal ─ recovery ─ memory ─ runner, model host ─ server
+
+Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
+
+    jobs         Runner.run: the queue, one job at a time. Its end ends the agent.
+    telemetry    recorder.record: a sample a second. Started again when it fails.
+
+Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
+the server stops first, so that nobody is promised anything any more; then the running job gets time
+for a checkpoint; then the model is unloaded.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from agent import identity
+from agent.clock import SystemClock
+from agent.config import Config
+from agent.jobs import recovery
+from agent.jobs.attempt import Means
+from agent.jobs.desk import Desk
+from agent.jobs.journal import Journal
+from agent.jobs.records import Records
+from agent.jobs.runner import Runner
+from agent.lock import StateLock
+from agent.memory.budget import Budget
+from agent.memory.residents import Residents
+from agent.rpc.artifacts import ArtifactService
+from agent.rpc.device import DeviceFacts, DeviceService
+from agent.rpc.inference import InferenceService
+from agent.rpc.jobs import JobService
+from agent.rpc.server import Server, Servicers
+from agent.serving.adapters import Adapters
+from agent.serving.host import HostMeans, ModelHost
+from agent.telemetry.recorder import record
+from agent.telemetry.ring import TelemetryRing
+from agent.telemetry.sampler import Sampler, WorkerStatus
+from agent.version import VERSION, engines
+from agent.workers import limits, orphans
+from agent.workers.process import Launcher
+from artifacts import durable
+from artifacts.store import ArtifactStore
+from jetson.board import identify
+from jetson.memory import read_memory
+from protos.errors import InternalError
+from protos.nanofleet.v1.job_pb2 import TrainSpec
+from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
+
+_LOG = logging.getLogger(__name__)
+
+# A sample, an upload and a download each keep a thread busy for milliseconds at a time.
+_THREADS = 4
+_OOM_SCORE = -500
+_MIB = 1 << 20
+_CALLS_GRACE_S = 2.0
+# For the checkpoint of the running job; without it the job goes on from the one before.
+_CHECKPOINT_S = 60.0
+_TELEMETRY_AGAIN_S = 10.0
+
+
+class Agent:
+    """All parts of a running agent. ``serve`` runs it to its end."""
+
+    def __init__(self, config: Config, state: Path, credentials: identity.Credentials) -> None:
+        self._config = config
+        clock = SystemClock()
+        orphans.sweep(state / "workers", clock.boot_id)
+        self._store = ArtifactStore(
+            state / "artifacts", reserve_bytes=config.artifacts.reserve_mib * _MIB
+        )
+        journal = Journal(state / "journal.db", clock)
+        jobs = durable.make_folder(state / "jobs")
+        recovery.recover(journal, self._store, jobs, clock.boot_id)
+        self._records = Records(journal)
+        self._residents = Residents(_budget(config))
+        self._limits = limits.find()
+        if isinstance(self._limits, limits.Absent):
+            _LOG.info("workers run without a memory limit: %s", self._limits.why)
+        launcher = Launcher(state / "workers", clock.boot_id)
+        adapters = Adapters(self._store, state / "adapters")
+        self._sampler = Sampler(Path("/"), self._workers, state=state)
+        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        self._host = ModelHost(
+            HostMeans(
+                store=self._store,
+                launcher=launcher,
+                adapters=adapters,
+                log=state / "inference.log",
+                context_length=config.inference.context_length,
+                threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
+                residents=self._residents,
+                limit=self._limit("inference"),
+            )
+        )
+        self._runner = Runner(
+            Means(
+                records=self._records,
+                store=self._store,
+                launcher=launcher,
+                jobs=jobs,
+                threads=config.training.threads,
+                energy_j=lambda: self._sampler.energy.total_j,
+                limit=self._limit("training"),
+                enter=self._make_room,
+                leave=self._residents.end_job,
+            )
+        )
+        desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
+        facts = DeviceFacts(
+            name=credentials.identity.name,
+            state=state,
+            board=identify(),
+            engines=engines(),
+            memory_budget_bytes=self._residents.budget.usable_bytes,
+        )
+        self._server = Server(
+            Servicers(
+                device=DeviceService(
+                    facts, clock, self._records, self._store, self._host, self._ring
+                ),
+                artifacts=ArtifactService(self._store),
+                jobs=JobService(desk, self._records),
+                inference=InferenceService(self._host, adapters),
+            ),
+            credentials,
+            state / identity.FOLDER,
+        )
+
+    async def serve(self, ready: Callable[[int], None]) -> None:
+        """Listens, calls ``ready`` with the port, and runs until SIGTERM or SIGINT."""
+        stop = _stop_signal()
+        try:
+            port = await self._server.start(self._config.listen)
+            jobs = asyncio.create_task(self._runner.run(), name="jobs")
+            telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
+            asked = asyncio.create_task(stop.wait(), name="signal")
+            ready(port)
+            await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
+            _LOG.info("stopping")
+            await self._server.stop(_CALLS_GRACE_S)
+            await self._runner.stop(_CHECKPOINT_S)
+            await self._host.close()
+            for task in (telemetry, asked):
+                task.cancel()
+            await asyncio.wait((jobs, telemetry, asked))
+            jobs.result()
+        finally:
+            self._ring.close()
+            await self._records.close()
+
+    async def _telemetry(self) -> None:
+        """A sensor that breaks must not take the jobs with it."""
+        while True:
+            try:
+                await record(self._sampler, self._ring, period_s=self._config.telemetry.period_s)
+            except Exception:  # noqa: BLE001 - whatever it is, telemetry starts again
+                _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
+            await asyncio.sleep(_TELEMETRY_AGAIN_S)
+
+    async def _make_room(self, base: Path, train: TrainSpec, name: str) -> None:
+        if not await asyncio.to_thread(self._residents.start_job, base, train, name):
+            _LOG.info("the job %s needs the memory of the served model", name)
+            await self._host.make_room()
+
+    def _limit(self, worker: str) -> Callable[[], limits.Group | None]:
+        """A fresh control group for each worker, as large as what all workers may use."""
+
+        def group() -> limits.Group | None:
+            if isinstance(self._limits, limits.Absent):
+                return None
+            try:
+                return self._limits.make(worker, self._residents.budget.usable_bytes)
+            except OSError as error:
+                _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
+                return None
+
+        return group
+
+    def _workers(self) -> Sequence[WorkerStatus]:
+        """For the sampler, in its thread: what is read here is replaced, never changed."""
+        found = []
+        attempt = self._runner.current
+        if attempt is not None and (pid := attempt.pid):
+            now = attempt.progress
+            found.append(
+                WorkerStatus(
+                    kind=WorkerSample.KIND_TRAINING,
+                    pid=pid,
+                    tokens_per_s=attempt.tokens_per_s,
+                    job_id=attempt.job_id,
+                    step=now.step if now.step else None,
+                    total_steps=now.total_steps if now.step else None,
+                    loss=now.loss if now.step else None,
+                    time_to_go_s=now.time_to_go_s if now.step else None,
+                )
+            )
+        if pid := self._host.pid:
+            found.append(
+                WorkerStatus(
+                    kind=WorkerSample.KIND_INFERENCE, pid=pid, tokens_per_s=self._host.tokens_per_s
+                )
+            )
+        return found
+
+
+def run(config: Config, state: Path) -> None:
+    """Runs the agent in this thread until it is told to stop."""
+    durable.make_folder(state)
+    lock = StateLock(state)
+    try:
+        asyncio.run(_main(config, state, lock))
+    finally:
+        lock.close()
+
+
+async def _main(config: Config, state: Path, lock: StateLock) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+    credentials = identity.load(state / identity.FOLDER)
+    _protect_from_oom_killer()
+    agent = Agent(config, state, credentials)
+
+    def ready(port: int) -> None:
+        host = config.listen.host
+        lock.tell(f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}")
+        name = credentials.identity.name
+        print(f"nanofleet-agent {VERSION} ready: {name} on {host}:{port}", flush=True)
+
+    await agent.serve(ready)
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _budget(config: Config) -> Budget:
+    memory = read_memory()
+    if memory is None:
+        raise InternalError("The memory of this machine cannot be read.", fix="Is /proc mounted?")
+    return Budget.measured(memory, config.memory.reserve_mib * _MIB or None)
+
+
+def _protect_from_oom_killer() -> None:
+    """Needs root; without it the raised score of the workers has to do."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))

@@ -1,0 +1,115 @@
+"""The messages of the pipe to the engine's own types, and back."""
+
+from pathlib import Path
+
+from agent.inference.engine import (
+    DEFAULT_CONTEXT_LENGTH,
+    DEFAULT_MAX_TOKENS,
+    Adapter,
+    EngineOptions,
+    Finish,
+    Message,
+    Piece,
+    Request,
+    Sampling,
+    Usage,
+)
+from protos.errors import InvalidRequest, NanofleetError, OutOfMemory
+from protos.nanofleet.v1 import inference_pb2, job_pb2, worker_pb2
+
+FINISH_REASONS = {
+    Finish.STOP: inference_pb2.FINISH_REASON_STOP,
+    Finish.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
+    Finish.LOOP: inference_pb2.FINISH_REASON_LOOP,
+    Finish.CANCELED: inference_pb2.FINISH_REASON_CANCELED,
+}
+
+
+def options(message: worker_pb2.OpenModel, spare_threads: int) -> EngineOptions:
+    """``spare_threads``: how many to use when the command does not say."""
+    return EngineOptions(
+        message.context_length or DEFAULT_CONTEXT_LENGTH, message.threads or spare_threads
+    )
+
+
+def request(message: worker_pb2.StartGeneration) -> Request:
+    asked = message.request
+    return Request(
+        prompt=_prompt(asked),
+        adapter=_adapter(asked.adapter_digest, message.adapter_path),
+        max_tokens=asked.max_tokens or DEFAULT_MAX_TOKENS,
+        sampling=_sampling(asked.sampling),
+        stop=tuple(asked.stop),
+    )
+
+
+def chunk(request_id: int, piece: Piece, queue_s: float) -> worker_pb2.InferenceReport:
+    response = inference_pb2.GenerateResponse(text=piece.text, token_ids=piece.token_ids)
+    if piece.finish:
+        response.finish_reason = FINISH_REASONS[piece.finish]
+        response.usage.CopyFrom(_usage(piece.usage or Usage(), queue_s))
+    return worker_pb2.InferenceReport(
+        chunk=worker_pb2.GenerationChunk(request_id=request_id, response=response)
+    )
+
+
+def failure(request_id: int, error: NanofleetError) -> worker_pb2.InferenceReport:
+    return worker_pb2.InferenceReport(
+        failed=worker_pb2.GenerationFailed(
+            request_id=request_id,
+            reason=error.reason,
+            message=error.what,
+            why=error.why,
+            fix=error.fix,
+            field=error.field,
+            retry_after_s=error.retry_after_s,
+        )
+    )
+
+
+def worker_failure(error: NanofleetError) -> worker_pb2.InferenceReport:
+    return worker_pb2.InferenceReport(
+        worker_failed=worker_pb2.WorkerFailed(cause=_cause(error), message=str(error))
+    )
+
+
+def _cause(error: NanofleetError) -> job_pb2.Cause.ValueType:
+    if isinstance(error, OutOfMemory):
+        return job_pb2.CAUSE_OOM
+    if isinstance(error, InvalidRequest):
+        return job_pb2.CAUSE_BAD_DATA
+    return job_pb2.CAUSE_WORKER_CRASH
+
+
+def _prompt(asked: inference_pb2.GenerateRequest) -> str | tuple[Message, ...]:
+    if asked.WhichOneof("input") == "chat":
+        return tuple(Message(m.role, m.content) for m in asked.chat.messages)
+    return asked.prompt
+
+
+def _adapter(digest: str, path: str) -> Adapter | None:
+    return Adapter(digest, Path(path)) if digest else None
+
+
+def _sampling(asked: inference_pb2.Sampling) -> Sampling:
+    return Sampling(
+        temperature=asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        min_p=asked.min_p,
+        repeat_penalty=asked.repeat_penalty,
+        seed=asked.seed,
+        logit_bias=dict(asked.logit_bias),
+    )
+
+
+def _usage(usage: Usage, queue_s: float) -> inference_pb2.Usage:
+    return inference_pb2.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        queue_s=queue_s,
+        prefill_s=usage.prefill_s,
+        decode_s=usage.decode_s,
+        decode_tokens_per_s=usage.decode_tokens_per_s,
+    )

@@ -1,0 +1,89 @@
+"""The inference worker: a process that holds one base model and ends with its agent.
+
+    python -m agent.inference.worker --commands FD --reports FD --parent PID
+
+The first command is OpenModel; ModelOpened or WorkerFailed answers it. Then StartGeneration and
+CancelGeneration, until the agent closes the pipe. To serve another model, the agent ends this
+process and starts a new one: that gives back every byte, which no library's close() promises.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.inference import wire
+from agent.inference.engine import Engine
+from agent.inference.session import Session
+from agent.workers import residency
+from agent.workers.channel import FrameWriter, attach
+from protos.errors import InternalError, NanofleetError, WorkerFailed
+from protos.nanofleet.v1 import worker_pb2
+
+# Read by the engine's libraries when they are loaded.
+_ENVIRONMENT = {
+    # OpenMP's threads wait for the next layer by spinning. Unbounded, that takes the cores from
+    # everything else: 2.7 tokens/s instead of 28 beside a busy process.
+    "GOMP_SPINCOUNT": "2000",
+    # A failed assertion would start gdb, which on a small board ends more than this process.
+    "GGML_NO_BACKTRACE": "1",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    commands, reports = attach(argv, worker_pb2.InferenceCommand)
+    first = commands.read()
+    if first is None:
+        return 0
+    try:
+        with _open(first.open, reports) as engine:
+            Session(engine, commands, reports).run()
+    except BrokenPipeError:
+        return 0  # The agent is gone; there is nobody to tell.
+    except NanofleetError as error:
+        reports.write(wire.worker_failure(error))
+        return 1
+    except Exception as error:
+        defect = InternalError(f"The inference worker failed: {error!r}.", fix="See its log.")
+        reports.write(wire.worker_failure(defect))
+        raise
+    return 0
+
+
+def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
+    began_s = time.monotonic()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    engine = _engine_type().open(Path(command.base_path), wire.options(command, _spare_threads()))
+    memory = residency.measure()
+    opened = worker_pb2.ModelOpened(
+        context_length=engine.context_length,
+        load_s=time.monotonic() - began_s,
+        anonymous_bytes=memory.anonymous_bytes,
+        file_bytes=memory.file_bytes,
+    )
+    reports.write(worker_pb2.InferenceReport(opened=opened))
+    return engine
+
+
+def _engine_type() -> type[Engine]:
+    """Imported late: the worker is attached to its agent before anything that takes time."""
+    try:
+        from agent.inference.llama import LlamaEngine
+    except ImportError as error:
+        raise WorkerFailed(
+            "The inference engine is not installed.",
+            why=f"{error}.",
+            fix="Run: pip install 'nanofleet[infer]'",
+        ) from error
+    return LlamaEngine
+
+
+def _spare_threads() -> int:
+    """One core stays free for the agent and for whoever reads the answer."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

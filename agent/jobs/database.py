@@ -1,0 +1,157 @@
+"""The file below the journal: its schema and version, and how much each transaction is synced.
+
+    meta     key ─ value                    schema, journal_id, boot_id
+    job      position ─ id, generation, spec, spec_digest, submitted_by, submitted
+             │          state, wish, transitions, crashes, shrinks        (states.Standing)
+             │          ended, progress, result, message                  (what people see)
+    attempt  └ (job_id, number) ─ record                                  (a serialised Attempt)
+    event    └ seq ─ job_id, record                                       (a serialised JobEvent)
+
+SQLite with a write-ahead log: one writer, readers never wait, and a commit is one sync. Its small
+page cache is deliberate: the agent shares the board's memory with the models.
+
+``journal_id`` is made with the file: a device whose card was flashed again has another one, and a
+cursor into the old journal is known to be void.
+"""
+
+import enum
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from protos.errors import DiskFull, InternalError, Refused
+
+SCHEMA_VERSION = 1
+# Every so many light transactions one is synced; so many event numbers a power cut can take.
+SYNC_EVERY = 64
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE job (
+    position     INTEGER PRIMARY KEY AUTOINCREMENT,
+    id           TEXT NOT NULL UNIQUE,
+    generation   INTEGER NOT NULL,
+    spec         BLOB NOT NULL,
+    spec_digest  TEXT NOT NULL,
+    submitted_by TEXT NOT NULL,
+    submitted    BLOB NOT NULL,
+    state        INTEGER NOT NULL,
+    wish         TEXT NOT NULL DEFAULT '',
+    transitions  INTEGER NOT NULL DEFAULT 0,
+    crashes      INTEGER NOT NULL DEFAULT 0,
+    shrinks      INTEGER NOT NULL DEFAULT 0,
+    ended        BLOB,
+    progress     BLOB,
+    result       BLOB,
+    message      TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX job_by_state ON job (state, position);
+CREATE TABLE attempt (
+    job_id TEXT NOT NULL REFERENCES job (id),
+    number INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    PRIMARY KEY (job_id, number)
+) WITHOUT ROWID;
+CREATE TABLE event (
+    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL REFERENCES job (id),
+    record BLOB NOT NULL
+);
+CREATE INDEX event_by_job ON event (job_id, seq);
+"""
+
+
+class Sync(enum.Enum):
+    """When a committed transaction is on the disk."""
+
+    NOW = "FULL"  # before the commit returns: transitions
+    SOON = "NORMAL"  # with one of the next SYNC_EVERY: progress
+
+
+class Database:
+    """Blocking, and for one thread at a time."""
+
+    def __init__(self, path: Path, boot_id: str) -> None:
+        self._unsynced = 0
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA cache_size=-512")
+            self.journal_id = self._opened(boot_id)
+        except sqlite3.DatabaseError as error:
+            raise InternalError(
+                f"The journal {path} cannot be opened: {error}.",
+                fix="Check the disk; move a damaged file away and the agent starts a new journal.",
+            ) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def execute(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        return self._db.execute(query, values)
+
+    def row(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Row | None:
+        found: sqlite3.Row | None = self._db.execute(query, values).fetchone()
+        return found
+
+    @contextmanager
+    def transaction(self, sync: Sync) -> Iterator[None]:
+        """All of the block or nothing of it. Raises DiskFull when there is no room for it."""
+        try:
+            self._db.execute(f"PRAGMA synchronous={self._level(sync)}")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):
+                raise InternalError(
+                    f"The journal cannot be written: {error}.",
+                    why="What was asked for was not done: the journal keeps what it said before.",
+                    fix="Check the disk of the agent's state folder.",
+                ) from error
+            raise DiskFull(
+                "The journal cannot be written: the disk is full.",
+                fix="Free space on the device, or delete artifacts that are not needed any more.",
+            ) from None
+
+    def _level(self, sync: Sync) -> str:
+        self._unsynced = 0 if sync is Sync.NOW else (self._unsynced + 1) % SYNC_EVERY
+        return sync.value if self._unsynced else Sync.NOW.value
+
+    def _opened(self, boot_id: str) -> str:
+        """Makes the schema or checks its version; returns the journal's id."""
+        with self.transaction(Sync.NOW):
+            if self.row("SELECT 1 FROM sqlite_master LIMIT 1") is None:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._set("schema", str(SCHEMA_VERSION))
+                self._set("journal_id", uuid.uuid4().hex)
+                self._set("boot_id", boot_id)
+            if int(self._get("schema")) > SCHEMA_VERSION:
+                raise Refused(
+                    "The journal was written by a newer agent.",
+                    fix="Install that version of the agent again, or a newer one.",
+                )
+            if self._get("boot_id") != boot_id:
+                self._skip_lost_numbers()
+                self._set("boot_id", boot_id)
+            return self._get("journal_id")
+
+    def _skip_lost_numbers(self) -> None:
+        """A controller may have seen events that the power cut took: their numbers stay theirs."""
+        self._db.execute("UPDATE sqlite_sequence SET seq=seq+? WHERE name='event'", (SYNC_EVERY,))
+
+    def _get(self, key: str) -> str:
+        row = self.row("SELECT value FROM meta WHERE key=?", (key,))
+        return "" if row is None else str(row["value"])
+
+    def _set(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -1,0 +1,99 @@
+"""Where jobs are handed in and asked about: checks, the journal, then the runner.
+
+A job is accepted only when it could run: its spec is sound, its artifacts are here, its memory is
+predicted to fit. The artifacts are pinned before the job is journalled, so that at no moment an
+accepted job lacks them; a pin that a crash left without a job is removed at the next start.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.jobs import spec as specs
+from agent.jobs import states
+from agent.jobs.records import Records
+from agent.jobs.runner import Runner, pin, tidy
+from agent.jobs.states import CancelAsked, PauseAsked, ResumeAsked
+from artifacts import digest as digests
+from artifacts import requested
+from artifacts.store import ArtifactStore
+from protos.errors import Busy, InvalidRequest, NotFound
+from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL, ARTIFACT_KIND_DATASET
+from protos.nanofleet.v1.job_pb2 import Job, TrainSpec
+
+_MOST_ACTIVE = 1000
+
+
+class Desk:
+    """``admit(base, recipe)`` raises OutOfMemory for a recipe that would not fit this board."""
+
+    def __init__(
+        self,
+        records: Records,
+        store: ArtifactStore,
+        runner: Runner,
+        jobs: Path,
+        admit: Callable[[Path, TrainSpec], None],
+    ) -> None:
+        self._records = records
+        self._journal = records.journal
+        self._store = store
+        self._runner = runner
+        self._jobs = jobs
+        self._admit = admit
+
+    async def submit(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> Job:
+        specs.checked_id(job_id)
+        if generation < 1:
+            raise InvalidRequest("The generation starts at 1.", field="generation")
+        train = specs.parsed(spec).train
+        if not await self._is_known(job_id):
+            await self._check_room()
+            await asyncio.to_thread(self._accept, job_id, train)
+        job = await self._records.write(
+            self._journal.submit, job_id, generation, spec, submitted_by
+        )
+        self._runner.wake()
+        return job
+
+    async def cancel(self, job_id: str) -> Job:
+        job = await self._asked(job_id, CancelAsked())
+        if job.state in states.ENDED:
+            await asyncio.to_thread(tidy, self._store, self._jobs, job)
+            return job
+        await self._runner.heed(job, states.Wish.CANCEL)
+        return await self._records.read(self._journal.job, job_id)
+
+    async def pause(self, job_id: str) -> Job:
+        job = await self._asked(job_id, PauseAsked())
+        if job.state == states.RUNNING:
+            await self._runner.heed(job, states.Wish.PAUSE)
+        return job
+
+    async def resume(self, job_id: str) -> Job:
+        job = await self._asked(job_id, ResumeAsked())
+        self._runner.wake()
+        return job
+
+    async def _asked(self, job_id: str, event: states.Event) -> Job:
+        return await self._records.write(self._journal.apply, specs.checked_id(job_id), event)
+
+    async def _is_known(self, job_id: str) -> bool:
+        try:
+            await self._records.read(self._journal.job, job_id)
+        except NotFound:
+            return False
+        return True
+
+    async def _check_room(self) -> None:
+        active = await self._records.read(self._journal.count, tuple(states.ACTIVE))
+        if active >= _MOST_ACTIVE:
+            raise Busy(f"{active} jobs wait on this device already.", retry_after_s=60)
+
+    def _accept(self, job_id: str, train: TrainSpec) -> None:
+        """Blocking: it reads the base model's header and writes the pins."""
+        base, dataset = digests.parse(train.base_digest), digests.parse(train.dataset_digest)
+        path = requested.find(self._store, base, ARTIFACT_KIND_BASE_MODEL, "train.base_digest")
+        requested.find(self._store, dataset, ARTIFACT_KIND_DATASET, "train.dataset_digest")
+        self._admit(path, train)
+        pin(self._store, job_id, train)

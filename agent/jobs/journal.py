@@ -1,0 +1,279 @@
+"""The device's journal: the truth about which jobs there are and what happened to them.
+
+A change of a job's state and the event that tells of it are one transaction, on the disk before
+anybody is told. Progress is written without a sync of its own: a power cut may take the last of
+it, and the job repeats those steps from its checkpoint anyway. The schema is drawn in database.py.
+
+Blocking, and for one thread at a time; agent/jobs/records.py is the event loop's way in.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clock import Clock, moment
+from agent.jobs import states
+from agent.jobs.database import Database, Sync
+from agent.jobs.states import Standing, Wish
+from artifacts import digest
+from protos.errors import AlreadyExists, NotFound, StaleGeneration
+from protos.nanofleet.v1.job_pb2 import (
+    Attempt,
+    CheckpointSaved,
+    Job,
+    JobEvent,
+    JobResult,
+    JobSpec,
+    LogLine,
+    Moment,
+    TrainProgress,
+    Transition,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a transition leaves behind beside the new state."""
+
+    message: str = ""
+    result: JobResult | None = None
+    log_tail: str = ""
+    peak_rss_bytes: int = 0
+    peak_anonymous_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A job with the standing that its next step depends on."""
+
+    job: Job
+    standing: Standing
+
+
+class Journal:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._db = Database(path, clock.boot_id)
+        self.journal_id = self._db.journal_id
+
+    def close(self) -> None:
+        self._db.close()
+
+    def submit(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> Job:
+        """Queues the job. The same id and spec once more changes nothing but the generation."""
+        with self._db.transaction(Sync.NOW):
+            row = self._row(job_id)
+            if row is None:
+                self._insert(job_id, generation, spec, submitted_by)
+            else:
+                _check_same(row, generation, digest.of_bytes(spec))
+                self._db.execute("UPDATE job SET generation=? WHERE id=?", (generation, job_id))
+        return self.job(job_id)
+
+    def apply(self, job_id: str, event: states.Event, account: Account | None = None) -> Job:
+        """One step of the job's state machine, with its event; returns the job after it."""
+        with self._db.transaction(Sync.NOW):
+            self._step(job_id, event, account or Account())
+        return self.job(job_id)
+
+    def progress(self, job_id: str, progress: TrainProgress) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._db.execute(
+                "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
+            )
+            self._write(job_id, JobEvent(progress=progress))
+
+    def checkpoint(self, job_id: str, saved: CheckpointSaved) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._step(job_id, states.Saved(), Account())
+            self._write(job_id, JobEvent(checkpoint=saved))
+
+    def log(self, job_id: str, line: LogLine) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._write(job_id, JobEvent(log=line))
+
+    def job(self, job_id: str) -> Job:
+        return self.entry(job_id).job
+
+    def entry(self, job_id: str) -> Entry:
+        row = self._row(job_id)
+        if row is None:
+            raise NotFound(f"There is no job {job_id} on this device.", field="job_id")
+        return self._entry(row)
+
+    def entries(self, wanted: Sequence[states.State] = (), limit: int = -1) -> list[Entry]:
+        """Jobs in one of the states (none given: in any), newest first."""
+        where = f"WHERE state IN ({_marks(wanted)})" if wanted else ""
+        query = f"SELECT * FROM job {where} ORDER BY position DESC LIMIT ?"
+        return [self._entry(row) for row in self._db.execute(query, (*wanted, limit)).fetchall()]
+
+    def next_queued(self) -> Entry | None:
+        """The job that has waited longest."""
+        query = "SELECT * FROM job WHERE state=? ORDER BY position LIMIT 1"
+        row = self._db.row(query, (states.QUEUED,))
+        return None if row is None else self._entry(row)
+
+    def count(self, wanted: Sequence[states.State]) -> int:
+        query = f"SELECT COUNT(*) FROM job WHERE state IN ({_marks(wanted)})"
+        return int(self._db.execute(query, tuple(wanted)).fetchone()[0])
+
+    def events(self, after_seq: int, job_id: str = "", limit: int = 256) -> list[JobEvent]:
+        """At most ``limit`` events with a greater number, of one job or (empty) of all."""
+        where = "AND job_id=?" if job_id else ""
+        query = f"SELECT seq, record FROM event WHERE seq>? {where} ORDER BY seq LIMIT ?"
+        values = (after_seq, job_id, limit) if job_id else (after_seq, limit)
+        return [_numbered(row["seq"], row["record"]) for row in self._db.execute(query, values)]
+
+    def newest_seq(self) -> int:
+        return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM event").fetchone()[0])
+
+    def _insert(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> None:
+        self._db.execute(
+            "INSERT INTO job (id, generation, spec, spec_digest, submitted_by, submitted, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                job_id,
+                generation,
+                spec,
+                digest.of_bytes(spec),
+                submitted_by,
+                moment(self._clock).SerializeToString(),
+                states.QUEUED,
+            ),
+        )
+        self._write(job_id, JobEvent(transition=Transition(to=states.QUEUED)))
+
+    def _step(self, job_id: str, event: states.Event, account: Account) -> None:
+        entry = self.entry(job_id)
+        after = states.apply(entry.standing, event)
+        self._db.execute(
+            "UPDATE job SET state=?, wish=?, transitions=?, crashes=?, shrinks=? WHERE id=?",
+            (
+                after.state,
+                after.wish.value,
+                after.transitions,
+                after.crashes,
+                after.shrinks,
+                job_id,
+            ),
+        )
+        if after.state != entry.standing.state:
+            self._changed(entry.job, after.state, event, account)
+
+    def _changed(
+        self, job: Job, state: states.State, event: states.Event, account: Account
+    ) -> None:
+        """What a change of state means for the attempt, the job and the events."""
+        cause = states.cause_of(event, state)
+        sentence = states.POLICIES[cause].sentence
+        # What the worker's end was like says nothing about a job that was cancelled.
+        message = sentence if state == states.CANCELED else account.message or sentence
+        now = moment(self._clock)
+        if isinstance(event, states.Started):
+            self._keep(job.id, Attempt(number=len(job.attempts) + 1, state=state, started=now))
+        elif job.state == states.RUNNING:
+            self._keep(job.id, _ended(job.attempts[-1], now, state, cause, message, account))
+        if state in states.ENDED:
+            self._set(job.id, "ended", now.SerializeToString())
+        if account.result is not None:
+            self._set(job.id, "result", account.result.SerializeToString())
+        self._set(job.id, "message", message)
+        told = Transition(to=state, cause=cause, message=message, result=account.result)
+        setattr(told, "from", job.state)  # `from` is a keyword
+        self._write(job.id, JobEvent(transition=told))
+
+    def _set(self, job_id: str, column: str, value: str | bytes) -> None:
+        self._db.execute(f"UPDATE job SET {column}=? WHERE id=?", (value, job_id))
+
+    def _keep(self, job_id: str, attempt: Attempt) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)",
+            (job_id, attempt.number, attempt.SerializeToString()),
+        )
+
+    def _write(self, job_id: str, event: JobEvent) -> None:
+        """Stamps the event with job, generation, attempt and time, and appends it."""
+        row = self._db.row(
+            "SELECT generation, (SELECT COALESCE(MAX(number), 0) FROM attempt WHERE job_id=job.id)"
+            " AS attempt FROM job WHERE id=?",
+            (job_id,),
+        )
+        if row is None:
+            raise NotFound(f"There is no job {job_id} on this device.", field="job_id")
+        event.job_id = job_id
+        event.generation = row["generation"]
+        event.attempt = row["attempt"]
+        event.at.CopyFrom(moment(self._clock))
+        self._db.execute(
+            "INSERT INTO event (job_id, record) VALUES (?, ?)", (job_id, event.SerializeToString())
+        )
+
+    def _row(self, job_id: str) -> sqlite3.Row | None:
+        return self._db.row("SELECT * FROM job WHERE id=?", (job_id,))
+
+    def _entry(self, row: sqlite3.Row) -> Entry:
+        attempts = self._db.execute(
+            "SELECT record FROM attempt WHERE job_id=? ORDER BY number", (row["id"],)
+        )
+        job = Job(
+            id=row["id"],
+            generation=row["generation"],
+            spec=JobSpec.FromString(row["spec"]),
+            spec_digest=row["spec_digest"],
+            state=row["state"],
+            attempts=[Attempt.FromString(attempt["record"]) for attempt in attempts],
+            submitted_by=row["submitted_by"],
+            submitted=Moment.FromString(row["submitted"]),
+            message=row["message"],
+        )
+        for name in ("ended", "progress", "result"):
+            if row[name] is not None:
+                getattr(job, name).ParseFromString(row[name])
+        counters = {name: row[name] for name in ("state", "transitions", "crashes", "shrinks")}
+        return Entry(job, Standing(wish=Wish(row["wish"]), **counters))
+
+
+def _check_same(row: sqlite3.Row, generation: int, spec_digest: str) -> None:
+    if row["spec_digest"] != spec_digest:
+        raise AlreadyExists(
+            f"Job {row['id']} is here with another spec.",
+            fix="Submit the changed spec under a new id.",
+            field="job_id",
+        )
+    if generation < row["generation"]:
+        raise StaleGeneration(
+            f"Job {row['id']} is here in generation {row['generation']};"
+            f" generation {generation} is older.",
+            why="Another assignment of this job was made after the one that was sent.",
+        )
+
+
+def _ended(
+    attempt: Attempt,
+    now: Moment,
+    state: states.State,
+    cause: states.Cause,
+    message: str,
+    account: Account,
+) -> Attempt:
+    """The attempt as it ended. With a cause it failed, whatever becomes of the job."""
+    failed = cause != states.NO_CAUSE and state != states.CANCELED
+    attempt.state = states.FAILED if failed else state
+    attempt.cause = cause
+    attempt.message = message
+    attempt.ended.CopyFrom(now)
+    attempt.log_tail = account.log_tail
+    attempt.peak_rss_bytes = account.peak_rss_bytes
+    attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
+    return attempt
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _numbered(seq: int, record: bytes) -> JobEvent:
+    event = JobEvent.FromString(record)
+    event.seq = seq
+    return event

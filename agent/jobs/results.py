@@ -1,0 +1,48 @@
+"""The adapter that an attempt made: from the job's folder into the store.
+
+Both ways lead through here: a worker that reports its result, and a result that is found after a
+crash because the agent died before it could be journalled.
+"""
+
+from pathlib import Path
+
+from artifacts import adapter
+from artifacts.store import ArtifactStore
+from protos.errors import NanofleetError
+from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_ADAPTER
+from protos.nanofleet.v1.job_pb2 import Job, JobResult
+
+ADAPTER_NAME = "adapter.tar"
+
+
+def keep(store: ArtifactStore, path: Path, result: JobResult) -> None:
+    """Puts the adapter into the store and its digest and size into ``result``."""
+    stored = store.add_file(path, ARTIFACT_KIND_ADAPTER)
+    result.adapter_digest = stored.digest
+    result.adapter_size_bytes = stored.size_bytes
+
+
+def found(store: ArtifactStore, folder: Path, job: Job) -> JobResult | None:
+    """The result that lies complete in the job's folder; None when there is none of this job.
+
+    What only the worker knew (times, peaks) is lost with its report; the adapter is not.
+    """
+    path = folder / ADAPTER_NAME
+    if not path.is_file():
+        return None
+    try:
+        manifest = adapter.read_manifest(path)
+    except NanofleetError:
+        return None
+    train = job.spec.train
+    made_from = (manifest.job_id, manifest.base_digest, manifest.dataset_digest)
+    if made_from != (job.id, train.base_digest, train.dataset_digest):
+        return None
+    result = JobResult(
+        first_loss=manifest.first_loss,
+        final_loss=manifest.final_loss,
+        steps=manifest.steps,
+        trained_tokens=manifest.trained_tokens,
+    )
+    keep(store, path, result)
+    return result

@@ -1,0 +1,67 @@
+"""One agent for a state folder: two would write one journal and start each job twice.
+
+The lock is the kernel's and ends with the process, however it ends; the file's content only tells
+others whom to talk to.
+"""
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from protos.errors import InUse, Unreachable
+
+FILE = "agent.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    pid: int
+    address: str  # where this machine reaches the agent
+
+
+class StateLock:
+    """Held from the constructor to ``close``."""
+
+    def __init__(self, state: Path) -> None:
+        self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise InUse(
+                f"An agent is running with the state folder {state} already.",
+                fix="Stop it first, or give this one another folder with --state.",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+
+    def tell(self, address: str) -> None:
+        """Leaves the address for `nanofleet-agent status`."""
+        os.pwrite(self._descriptor, json.dumps(asdict(Holder(os.getpid(), address))).encode(), 0)
+
+    def close(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def holder(state: Path) -> Holder:
+    """The agent that runs with this state folder; raises Unreachable when none does."""
+    try:
+        with (state / FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        return _told(state / FILE)
+    raise Unreachable(
+        f"No agent is running with the state folder {state}.",
+        fix="Start it: `nanofleet-agent run`, or `systemctl start nanofleet-agent`.",
+    )
+
+
+def _told(path: Path) -> Holder:
+    try:
+        return Holder(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise Unreachable("The agent is starting.", fix="Try again in a moment.") from None

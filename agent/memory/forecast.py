@@ -1,0 +1,147 @@
+"""How much memory a training run or a served model will need at its peak, before it starts.
+
+Pure arithmetic on the model's shapes. Two kinds of memory are told apart: anonymous memory, which
+must be there, and file-backed memory (the mapped weights, the libraries), which workers share and
+the kernel can drop and read again.
+
+The constants are measurements, in fresh processes on x86 with Python 3.11, torch 2.13 and llama.cpp
+0.3.36, of a model of Gemma 3 1B's true shape (26 layers, hidden 1152, feed forward 6912, vocabulary
+262,144; Q8_0, 1,069 MB) and of a tiny one. tests/agent/memory/test_forecast.py has what was
+measured, and runs both workers against the formulae. On a board a job's own figures
+(JobResult.peak_anonymous_bytes) show how far they are off.
+"""
+
+from dataclasses import dataclass
+
+from agent.memory.shape import PROJECTIONS, Shape, shape_of
+from artifacts.base_model import BaseModel
+from protos.nanofleet.v1.job_pb2 import TrainSpec
+
+MB = 1_000_000
+
+# torch, transformers and peft imported: 375 MB resident, of which 258 MB anonymous.
+TRAINER_ANONYMOUS_BYTES = 258 * MB
+TRAINER_LIBRARIES_BYTES = 117 * MB
+# Packed copies in the matrix library, thread stacks, heap that is free and not returned: what a run
+# in float32 (518 MB) had above the sum of the other parts. 31 MB with a tiny model and one thread.
+TRAINER_WORKSPACE_BYTES = 80 * MB
+# Rows of the vocabulary whose logits exist at a time: agent.training.loss.CHUNK_ROWS.
+TRAINER_HEAD_ROWS = 4096
+# Weight, gradient and AdamW's two moments, in float32.
+LORA_BYTES_PER_PARAMETER = 16
+
+# llama_cpp imported and a tiny model opened: 30 MB anonymous and 24 MB of libraries; the rest is
+# for the threads and arenas of larger machines.
+SERVER_ANONYMOUS_BYTES = 40 * MB
+SERVER_LIBRARIES_BYTES = 25 * MB
+# 30 MB for a vocabulary of 262,144: opened with it 94 MB, without 64.
+SERVER_BYTES_PER_VOCABULARY_TOKEN = 115
+# agent.inference.context.BATCH_TOKENS, and rows of logits at a time: outputs are bounded there.
+SERVER_BATCH_TOKENS = 64
+SERVER_LOGIT_ROWS = 4
+# llama_token_data, of the sampler's candidates.
+SERVER_CANDIDATE_BYTES = 12
+# agent.inference.adapters.KEPT, each as large as one of rank 8 on all projections (26 MB).
+SERVER_ADAPTERS = 4
+SERVER_ADAPTER_RANK = 8
+
+_FLOAT32 = 4
+_FLOAT16 = 2
+_KEYS_AND_VALUES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The peak of one worker, in parts that can be shown."""
+
+    anonymous: tuple[Part, ...]
+    libraries_bytes: int
+    # The mapped base model: the same pages for all workers that use it.
+    weights_bytes: int
+
+    @property
+    def anonymous_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.anonymous)
+
+    @property
+    def file_bytes(self) -> int:
+        return self.libraries_bytes + self.weights_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.anonymous_bytes + self.file_bytes
+
+
+def training_forecast(base: BaseModel, spec: TrainSpec, element_bytes: int = _FLOAT32) -> Forecast:
+    """The trainer's peak, with ``tokens`` = the recipe's sequence length:
+
+    scratch      largest projection, dequantised
+    layer inputs layers * tokens * hidden: kept for the recomputation
+    recomputed   two times the activations of one layer: the layer itself and its gradients
+    stored       the activations of each stored layer
+    attention    heads' scores and their gradients: 2 * tokens² for each 256 of query width
+    head         a chunk of the vocabulary: its rows, and logits, probabilities and gradients
+    lora         16 bytes a parameter
+
+    The activations of a layer are 3 * feed_forward + 4 * hidden + 2 * query + 2 * key_value
+    elements a token: 14 MB for 256 tokens of Gemma 3 1B in 16 bit. ``element_bytes`` is that of the
+    frozen products; the worker's choice is not known before it runs, so 4 is assumed.
+    """
+    shape = shape_of(base)
+    tokens = spec.sequence_length
+    layer_bytes = tokens * _activations(shape) * element_bytes
+    stored_layers = min(spec.stored_layers, shape.layers)
+    lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
+    return Forecast(
+        anonymous=(
+            Part("runtime", TRAINER_ANONYMOUS_BYTES),
+            Part("workspace", TRAINER_WORKSPACE_BYTES),
+            Part("scratch", shape.largest_matrix * element_bytes),
+            Part("layer inputs", shape.layers * tokens * shape.hidden * element_bytes),
+            Part("recomputed layer", 2 * layer_bytes),
+            Part("stored layers", stored_layers * layer_bytes),
+            Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
+            Part("head", TRAINER_HEAD_ROWS * (shape.hidden + 3 * tokens) * _FLOAT32),
+            Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
+        ),
+        libraries_bytes=TRAINER_LIBRARIES_BYTES,
+        weights_bytes=shape.weights_bytes,
+    )
+
+
+def inference_forecast(base: BaseModel, context_length: int) -> Forecast:
+    """The server's peak:
+
+    KV cache       2 * layers * key width * 2 bytes * context, kept whole for sliding windows, too
+    compute buffer 64 tokens of one layer's activations
+    logits         4 rows, and the sampler's candidates
+    vocabulary     115 bytes a token
+    adapters       four of rank 8 on all projections, in float32
+    """
+    shape = shape_of(base)
+    cached = _KEYS_AND_VALUES * shape.layers * shape.key_value * context_length
+    adapter = shape.lora_parameters(frozenset(PROJECTIONS), SERVER_ADAPTER_RANK)
+    logit_bytes = SERVER_LOGIT_ROWS * _FLOAT32 + SERVER_CANDIDATE_BYTES
+    return Forecast(
+        anonymous=(
+            Part("runtime", SERVER_ANONYMOUS_BYTES),
+            Part("KV cache", cached * _FLOAT16),
+            Part("compute buffer", SERVER_BATCH_TOKENS * _activations(shape) * _FLOAT32),
+            Part("logits", shape.vocabulary * logit_bytes),
+            Part("vocabulary", shape.vocabulary * SERVER_BYTES_PER_VOCABULARY_TOKEN),
+            Part("adapters", SERVER_ADAPTERS * adapter * _FLOAT32),
+        ),
+        libraries_bytes=SERVER_LIBRARIES_BYTES,
+        weights_bytes=shape.weights_bytes,
+    )
+
+
+def _activations(shape: Shape) -> int:
+    """Elements that one token's way through one layer leaves for the backward pass."""
+    return 3 * shape.feed_forward + 4 * shape.hidden + 2 * shape.query + 2 * shape.key_value

@@ -1,0 +1,205 @@
+"""The daemon's side of inference: one model in memory, many requests to it.
+
+              load            ModelOpened
+    (nothing) ────▶ opening ──────────────▶ ready ── requests ──▶ chunks
+        ▲              │ WorkerFailed         │ worker died: its requests fail, nobody else's
+        └──────────────┴──────────────────────┘ unload, or another base model when it is idle
+
+The engine runs in its own process (agent/inference): it may crash, and its memory goes when it
+ends. It is started when a request needs it; after a crash the next request starts it again.
+
+A client that reads slowly must not grow the agent: what arrives while it does not read is merged
+into one message, bounded by the context length of the model.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.memory.residents import Residents
+from agent.serving.adapters import Adapters
+from agent.serving.session import Session
+from agent.workers.limits import Group
+from agent.workers.process import Launcher
+from artifacts import digest as digests
+from artifacts import requested
+from artifacts.digest import Digest
+from artifacts.store import ArtifactStore
+from protos.errors import (
+    InUse,
+    Refused,
+)
+from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
+from protos.nanofleet.v1.device_pb2 import LoadedModel
+from protos.nanofleet.v1.inference_pb2 import GenerateRequest, GenerateResponse, LoadModelResponse
+from protos.nanofleet.v1.worker_pb2 import (
+    InferenceCommand,
+    InferenceReport,
+    OpenModel,
+)
+
+_LOG = logging.getLogger(__name__)
+
+MODULE = "agent.inference.worker"
+PIN_OWNER = "loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class HostMeans:
+    store: ArtifactStore
+    launcher: Launcher
+    adapters: Adapters
+    log: Path
+    context_length: int
+    threads: int
+    residents: Residents
+    limit: Callable[[], Group | None] = lambda: None
+
+
+class ModelHost:
+    def __init__(self, means: HostMeans) -> None:
+        self._means = means
+        self._changing = asyncio.Lock()  # one load or unload at a time
+        self._session: Session | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._session.worker.pid if self._session else None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Of the requests that are being answered; None when nothing is generated."""
+        session = self._session
+        return session.speed.tokens_per_s() if session else None
+
+    def loaded(self) -> LoadedModel | None:
+        session = self._session
+        if session is None:
+            return None
+        return LoadedModel(
+            base_digest=session.base_digest,
+            adapter_digests=sorted(session.adapter_digests),
+            context_length=session.opened.context_length,
+        )
+
+    async def load(self, base: str, context_length: int = 0) -> LoadModelResponse:
+        """Loads the model, unless it is loaded already; an idle other one makes room for it."""
+        digest = digests.parse(base, "base_digest")
+        async with self._changing:
+            session = await self._session_for(digest, context_length)
+        opened = session.opened
+        return LoadModelResponse(
+            base_digest=digest,
+            context_length=opened.context_length,
+            load_s=opened.load_s,
+            anonymous_bytes=opened.anonymous_bytes,
+            file_bytes=opened.file_bytes,
+        )
+
+    async def unload(self) -> None:
+        """Ends the worker; requests that it was busy with end with an error. Fine when idle."""
+        async with self._changing:
+            if self._session is not None:
+                await self._end(self._session, Refused("The model was unloaded."))
+
+    async def make_room(self) -> None:
+        """Unloads the model for a job, when the requests to it have ended; new ones wait."""
+        async with self._changing:
+            if self._session is not None:
+                await self._session.idle()
+                await self._end(self._session, Refused("The model was unloaded."))
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateResponse, None]:
+        """Streams the answer. Closing the iterator cancels the request in the worker."""
+        base = digests.parse(request.base_digest, "base_digest")
+        adapter_path = await self._adapter_path(request, base)
+        async with self._changing:
+            session = await self._session_for(base, 0)
+            generation = session.begin(request)
+        try:
+            await session.start(generation, request, adapter_path)
+            async for response in generation.responses():
+                yield response
+        finally:
+            await session.release(generation)
+
+    async def close(self) -> None:
+        await self.unload()
+
+    async def _adapter_path(self, request: GenerateRequest, base: Digest) -> str:
+        if not request.adapter_digest:
+            return ""
+        adapter = digests.parse(request.adapter_digest, "adapter_digest")
+        return str(await self._means.adapters.path(adapter, base))
+
+    async def _session_for(self, base: Digest, context_length: int) -> Session:
+        """The session that serves the model. The caller holds the lock."""
+        session = self._session
+        length = context_length or self._means.context_length
+        if session is not None and session.suits(base, context_length):
+            return session
+        if session is not None:
+            if session.generations:
+                raise InUse(
+                    f"The device is answering {len(session.generations)} requests with another"
+                    " model or context length.",
+                    fix="Try again when they have ended, or unload the model.",
+                )
+            # What cannot be loaded must not cost the model that is.
+            await asyncio.to_thread(self._admitted, base, length)
+            await self._end(session, Refused("The model was unloaded."))
+        self._session = await self._open(base, length)
+        return self._session
+
+    async def _open(self, base: Digest, context_length: int) -> Session:
+        means = self._means
+        path = await asyncio.to_thread(self._pinned, base, context_length)
+        try:
+            worker = await means.launcher.start(
+                MODULE, InferenceReport, means.log, name="inference", group=means.limit()
+            )
+        except BaseException:
+            await self._let_go(base)
+            raise
+        session = Session(worker, base, on_end=self._ended)
+        try:
+            command = OpenModel(
+                base_path=str(path), context_length=context_length, threads=means.threads
+            )
+            await worker.send(InferenceCommand(open=command))
+            await session.ready()
+        except BaseException:
+            await session.close()
+            await self._let_go(base)
+            raise
+        _LOG.info("loaded %s in %.2f s", digests.short(base), session.opened.load_s)
+        return session
+
+    def _admitted(self, base: Digest, context_length: int) -> None:
+        """Raises what loading it in the place of the present model would be refused with."""
+        path = requested.find(self._means.store, base, ARTIFACT_KIND_BASE_MODEL, "base_digest")
+        self._means.residents.admit_model(path, base, context_length)
+
+    def _pinned(self, base: Digest, context_length: int) -> Path:
+        store = self._means.store
+        path = requested.find(store, base, ARTIFACT_KIND_BASE_MODEL, "base_digest")
+        self._means.residents.start_model(path, base, context_length)
+        store.pin(base, PIN_OWNER)
+        return path
+
+    async def _end(self, session: Session, why: Refused) -> None:
+        session.fail(why)
+        await session.close()
+        await self._ended(session)
+
+    async def _ended(self, session: Session) -> None:
+        """The worker is gone, by our will or not."""
+        if self._session is session:
+            self._session = None
+            await self._let_go(session.base_digest)
+
+    async def _let_go(self, base: Digest) -> None:
+        self._means.residents.end_model()
+        await asyncio.to_thread(self._means.store.unpin, base, PIN_OWNER)

@@ -1,0 +1,92 @@
+"""Text to tokens and back, by the vocabulary inside the GGUF file.
+
+For both workers: the tokenizer that serves is the one that trains. The calls are llama.cpp's
+low-level ones: their signatures move between releases, which is why the agent pins one.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from typing import NewType
+
+import llama_cpp
+
+from protos.errors import InvalidRequest
+
+ModelHandle = NewType("ModelHandle", int)
+
+_NONE = -1
+_CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+# Tokens are a few bytes long; a longer one gets a buffer of its own.
+_PIECE_BYTES = 128
+
+
+class Vocabulary:
+    """Borrowed from a loaded model, which must outlive it."""
+
+    def __init__(self, model: ModelHandle) -> None:
+        self._handle = llama_cpp.llama_model_get_vocab(model)
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self._handle)
+        self.bos: int = llama_cpp.llama_vocab_bos(self._handle)
+        self.eos: int = llama_cpp.llama_vocab_eos(self._handle)
+        self._adds_bos = self.bos != _NONE and bool(llama_cpp.llama_vocab_get_add_bos(self._handle))
+        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+
+    def plain(self, text: str) -> list[int]:
+        """Text as text: what looks like a control token is spelled out. No BOS, no EOS."""
+        return self._tokenise(text, parse_special=False)
+
+    def rendered(self, text: str) -> list[int]:
+        """A rendered chat template: control tokens are recognised. No further BOS or EOS."""
+        return self._tokenise(text, parse_special=True)
+
+    def control_tokens_in(self, text: str) -> Iterator[int]:
+        """The control tokens whose texts are in ``text``, in their order."""
+        return filter(self.is_control, self.rendered(text))
+
+    def is_control(self, token: int) -> bool:
+        """Whether ``rendered`` makes it of its text. Byte and user-defined tokens are not among
+        them: llama.cpp recognises those in all text."""
+        return bool(llama_cpp.llama_vocab_get_attr(self._handle, token) & _CONTROL)
+
+    def with_bos(self, tokens: list[int]) -> list[int]:
+        """BOS in front, once, if the model was trained with it."""
+        if not self._adds_bos or tokens[:1] == [self.bos]:
+            return tokens
+        return [self.bos, *tokens]
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for: empty for control tokens, and perhaps half a character."""
+        size = self._piece(token, self._buffer)
+        if size >= 0:
+            return self._buffer.raw[:size]
+        larger = ctypes.create_string_buffer(-size)
+        return larger.raw[: self._piece(token, larger)]
+
+    def text_of(self, token: int) -> str:
+        """A token's name in the vocabulary; for control tokens, the text that they are read by."""
+        if token == _NONE:
+            return ""
+        return bytes(llama_cpp.llama_vocab_get_text(self._handle, token)).decode("utf-8", "replace")
+
+    def ends_answer(self, token: int) -> bool:
+        return bool(llama_cpp.llama_vocab_is_eog(self._handle, token))
+
+    def special_texts(self) -> dict[str, str]:
+        """What chat templates call ``bos_token`` and ``eos_token``."""
+        return {"bos_token": self.text_of(self.bos), "eos_token": self.text_of(self.eos)}
+
+    def _tokenise(self, text: str, *, parse_special: bool) -> list[int]:
+        data = text.encode()
+        # A token is at least a byte long, but for a space that some vocabularies put in front.
+        out = (llama_cpp.llama_token * (len(data) + 1))()
+        count = llama_cpp.llama_tokenize(
+            self._handle, data, len(data), out, len(out), False, parse_special
+        )
+        if count < 0:
+            raise InvalidRequest("The text cannot be tokenised.", field="prompt")
+        return list(out[:count])
+
+    def _piece(self, token: int, buffer: "ctypes.Array[ctypes.c_char]") -> int:
+        return int(
+            llama_cpp.llama_token_to_piece(self._handle, token, buffer, len(buffer), 0, False)
+        )

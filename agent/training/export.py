@@ -1,0 +1,137 @@
+"""The result of a training: PEFT's two files, the same weights for llama.cpp, and where they are
+from, in one archive.
+
+``PeftModel.from_pretrained`` loads the files unchanged. The GGUF LoRA is made by the converter in a
+process of its own, from the very files that are packed.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToDict
+from peft import LoraConfig
+from safetensors.torch import save
+
+from agent.training.failures import TrainingFailure, bad_spec
+from agent.training.graph import TrainedModel
+from agent.training.trainer import Progress
+from artifacts import adapter, digest, durable
+from artifacts.base_model import BaseModel
+from artifacts.manifest import AdapterManifest, Json
+from protos.errors import DiskFull
+from protos.nanofleet.v1 import job_pb2, worker_pb2
+
+ADAPTER_FILE = "adapter.tar"
+# What PEFT calls the modules of a causal language model that it has wrapped.
+_PEFT_PREFIX = "base_model.model.model."
+_KILLED = -9
+
+
+def export(
+    start: worker_pb2.StartTraining,
+    base: BaseModel,
+    model: TrainedModel,
+    progress: Progress,
+    steps: int,
+) -> Path:
+    """Writes ``adapter.tar`` in the job's folder, durably; returns its path."""
+    job_folder = Path(start.job_folder)
+    folder = job_folder / "adapter"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    _write_peft(folder, model, start.spec)
+    _convert(folder, base.path)
+    manifest = _manifest(start, base, progress, steps)
+    durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json())
+    target = job_folder / ADAPTER_FILE
+    adapter.pack(folder, target)
+    shutil.rmtree(folder)
+    return target
+
+
+def _write_peft(folder: Path, model: TrainedModel, spec: job_pb2.TrainSpec) -> None:
+    tensors = {_PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise bad_spec(
+            f"The adapter is not finite after the last step. Lower the learning rate "
+            f"({spec.learning_rate:g}) or set gradient_clip."
+        )
+    durable.write_bytes(folder / adapter.SAFETENSORS, save(tensors, metadata={"format": "pt"}))
+    durable.write_bytes(folder / adapter.CONFIG, _peft_config(model.lora_config))
+
+
+def _peft_config(config: LoraConfig) -> bytes:
+    """As PEFT writes it, but sorted throughout: equal adapters shall be equal files."""
+    fields = {**config.to_dict(), "inference_mode": True}
+    return json.dumps(fields, indent=2, sort_keys=True, default=sorted).encode() + b"\n"
+
+
+def _convert(folder: Path, base: Path) -> None:
+    target = folder / adapter.GGUF
+    command = [sys.executable, "-m", "artifacts.convert", "adapter"]
+    child = subprocess.run(
+        [*command, str(folder), str(base), str(target)], stdout=subprocess.PIPE, check=False
+    )
+    lines = child.stdout.decode("utf-8", "replace").splitlines()
+    answer = json.loads(lines[-1]) if lines else {}
+    if child.returncode == 0 and answer.get("event") == "result":
+        return
+    why = answer.get("what") or f"The converter ended with exit code {child.returncode}."
+    raise TrainingFailure(
+        _cause(child.returncode, answer),
+        f"The adapter was trained but not converted for llama.cpp. {why} A retry only converts it "
+        "again. The attempt's log has the details.",
+    )
+
+
+def _cause(code: int, answer: Mapping[str, object]) -> job_pb2.Cause.ValueType:
+    if code == _KILLED:
+        return job_pb2.CAUSE_OOM
+    if answer.get("type") == DiskFull.__name__:
+        return job_pb2.CAUSE_DISK_FULL
+    return job_pb2.CAUSE_WORKER_CRASH
+
+
+def _manifest(
+    start: worker_pb2.StartTraining, base: BaseModel, progress: Progress, steps: int
+) -> AdapterManifest:
+    spec = start.spec
+    return AdapterManifest(
+        name=start.job_name or start.job_id,
+        base_digest=digest.parse(spec.base_digest, "base_digest"),
+        dataset_digest=digest.parse(spec.dataset_digest, "dataset_digest"),
+        tokenizer_digest=base.tokenizer_digest,
+        job_id=start.job_id,
+        rank=spec.lora.rank,
+        alpha=spec.lora.alpha,
+        targets=tuple(sorted(spec.lora.targets)),
+        recipe=_recipe(spec),
+        first_loss=progress.first_loss,
+        final_loss=progress.last_loss,
+        steps=steps,
+        trained_tokens=progress.trained_tokens,
+        energy_j=None,
+        created_utc_ns=time.time_ns(),
+        agent_version=_agent_version(),
+    )
+
+
+def _recipe(spec: job_pb2.TrainSpec) -> dict[str, Json]:
+    fields: dict[str, Json] = MessageToDict(
+        spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    # protobuf writes numbers of 64 bits as texts.
+    return {**fields, "seed": spec.seed}
+
+
+def _agent_version() -> str:
+    try:
+        return version("nanofleet")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,137 @@
+"""The loop around the trainer: obeys between micro-steps, saves by the clock, tells how it goes.
+
+             ┌───────────── PAUSE: TrainingPaused ─────────────┐
+             │                                                 ▼
+micro-step, micro-step, …  ◀── RESUME: TrainingResumed ──  waits, memory released;
+     │             │                                       after a while a checkpoint
+     │ finished    │ STOP, or the agent is gone                │ STOP
+     ▼             ▼                                           ▼
+checkpoint     checkpoint ─────────────────────────────▶ ends, goes on in a later attempt
+"""
+
+import enum
+from collections.abc import Callable
+
+from agent.training.commands import Commands, Order
+from agent.training.trainer import FinishedStep, Trainer
+from agent.workers.residency import Residency
+from protos.nanofleet.v1 import job_pb2, worker_pb2
+
+# Pauses for one inference request are shorter, and wear no flash.
+PAUSE_CHECKPOINT_AFTER_S = 5.0
+
+Report = Callable[[worker_pb2.TrainingReport], None]
+
+
+class Outcome(enum.Enum):
+    FINISHED = "finished"
+    STOPPED = "stopped"
+
+
+class Loop:
+    """``save`` writes a checkpoint and returns its size; ``release`` gives back memory that is not
+    needed in a pause; ``clock`` is in seconds and never goes back."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        spec: job_pb2.TrainSpec,
+        commands: Commands,
+        report: Report,
+        *,
+        save: Callable[[], int],
+        release: Callable[[], None],
+        residency: Callable[[], Residency],
+        clock: Callable[[], float],
+    ) -> None:
+        self._trainer = trainer
+        self._spec = spec
+        self._commands = commands
+        self._report = report
+        self._save = save
+        self._release = release
+        self._residency = residency
+        self._clock = clock
+        self._saved_at_s = clock()
+        self._saved_micro_steps = trainer.progress.micro_steps
+        self._step_s = 0.0
+        self._step_micro_steps = 0
+
+    def run(self) -> Outcome:
+        """Until the last step or an order to stop; a checkpoint is on disk then."""
+        outcome = Outcome.FINISHED
+        while not self._trainer.finished:
+            if self._obey() is Outcome.STOPPED:
+                outcome = Outcome.STOPPED
+                break
+            self._micro_step()
+            if 0 < self._spec.checkpoint_period_s <= self._clock() - self._saved_at_s:
+                self._checkpoint()
+        self._checkpoint()
+        return outcome
+
+    def _obey(self) -> Outcome | None:
+        while order := self._commands.next():
+            if order is Order.STOP:
+                return Outcome.STOPPED
+            if order is Order.PAUSE and self._pause() is Outcome.STOPPED:
+                return Outcome.STOPPED
+        return None
+
+    def _pause(self) -> Outcome | None:
+        step = self._trainer.step
+        self._release()
+        self._report(
+            worker_pb2.TrainingReport(paused=worker_pb2.TrainingPaused(step=step)),
+        )
+        order = self._commands.next(PAUSE_CHECKPOINT_AFTER_S)
+        if order is None:
+            self._checkpoint()
+        while order not in (Order.RESUME, Order.STOP):
+            order = self._commands.next(None)
+        if order is Order.STOP:
+            return Outcome.STOPPED
+        self._report(
+            worker_pb2.TrainingReport(resumed=worker_pb2.TrainingResumed(step=step)),
+        )
+        return None
+
+    def _micro_step(self) -> None:
+        began_s = self._clock()
+        finished = self._trainer.micro_step()
+        took_s = self._clock() - began_s
+        self._trainer.progress.active_s += took_s
+        self._step_s += took_s
+        self._step_micro_steps += 1
+        if finished is not None:
+            self._report(worker_pb2.TrainingReport(progress=self._progress(finished)))
+            self._step_s, self._step_micro_steps = 0.0, 0
+
+    def _progress(self, finished: FinishedStep) -> job_pb2.TrainProgress:
+        progress, memory = self._trainer.progress, self._residency()
+        left = self._spec.steps * self._spec.accumulation - progress.micro_steps
+        # After a resume in the middle of a step, its earlier part was timed by another process.
+        share = self._step_micro_steps / self._spec.accumulation
+        return job_pb2.TrainProgress(
+            step=finished.number,
+            total_steps=self._spec.steps,
+            loss=finished.loss,
+            learning_rate=finished.learning_rate,
+            gradient_norm=finished.gradient_norm,
+            tokens_per_s=finished.tokens * share / max(self._step_s, 1e-9),
+            micro_step_s=self._step_s / self._step_micro_steps,
+            anonymous_bytes=memory.anonymous_bytes,
+            file_bytes=memory.file_bytes,
+            time_to_go_s=left * progress.active_s / progress.micro_steps,
+            peak_rss_bytes=memory.peak_rss_bytes,
+        )
+
+    def _checkpoint(self) -> None:
+        """Not when nothing happened since the last one."""
+        if self._trainer.progress.micro_steps == self._saved_micro_steps:
+            return
+        size_bytes = self._save()
+        self._saved_at_s = self._clock()
+        self._saved_micro_steps = self._trainer.progress.micro_steps
+        saved = job_pb2.CheckpointSaved(step=self._trainer.step, size_bytes=size_bytes)
+        self._report(worker_pb2.TrainingReport(checkpoint=saved))

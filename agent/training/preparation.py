@@ -1,0 +1,47 @@
+"""Has the dataset tokenised by a child process (prepare.py), and brings back its result.
+
+This side imports nothing heavy: the worker that calls it has yet to load torch.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from agent.training.failures import TrainingFailure
+from agent.training.token_file import Totals
+from protos.nanofleet.v1 import job_pb2
+
+_KILLED = -9
+
+
+def prepare_in_child(
+    base: Path, source: Path, target: Path, key: bytes, sequence_length: int, name: str
+) -> Totals:
+    """The same in a child process; its failure is raised here with its cause. ``name`` is what
+    messages call the dataset.
+
+    Called from the main thread, with which the child ends.
+    """
+    command = [sys.executable, "-m", "agent.training.prepare"]
+    command += ["--base", str(base), "--dataset", str(source), "--out", str(target)]
+    command += ["--key", key.hex(), "--sequence-length", str(sequence_length)]
+    # In one word: a name may begin like an option.
+    command += [f"--dataset-name={name}", "--parent", str(os.getpid())]
+    child = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    lines = child.stdout.decode("utf-8", "replace").splitlines()
+    if child.returncode not in (0, 1) or not lines:
+        raise _died(child.returncode)
+    answer = json.loads(lines[-1])
+    if "cause" in answer:
+        raise TrainingFailure(job_pb2.Cause.Value(answer["cause"]), answer["message"])
+    return Totals(**answer)
+
+
+def _died(code: int) -> TrainingFailure:
+    cause = job_pb2.CAUSE_OOM if code == _KILLED else job_pb2.CAUSE_WORKER_CRASH
+    return TrainingFailure(
+        cause,
+        f"Tokenising the dataset ended with exit code {code}. The attempt's log has the details.",
+    )

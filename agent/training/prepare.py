@@ -1,0 +1,102 @@
+"""Makes the tokens file, in a process of its own that is gone before training starts.
+
+    python -m agent.training.prepare --base GGUF --dataset FILE --out FILE --key HEX
+        --sequence-length N --dataset-name TEXT --parent PID
+
+The tokenizer is llama.cpp's, which will serve: its vocabulary takes tens of megabytes that the
+trainer needs itself. One JSON line on stdout: {"samples", "tokens", "labelled"}, or {"cause",
+"message"} and exit code 1. It ends with the worker that waits for it: nobody else would read the
+answer, and the next attempt makes the same file. So the tokenizer is imported only after that.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.training import token_file
+from agent.training.failures import bad_line, explain
+from agent.training.token_file import Example, Totals
+from agent.workers.channel import end_with
+from artifacts import base_model, dataset
+from protos.nanofleet.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from agent.training.examples import ExampleMaker
+
+
+def prepare(
+    base: Path, source: Path, target: Path, key: bytes, sequence_length: int, name: str
+) -> Totals:
+    """Writes ``target`` in this process; ``name`` is what messages call the dataset.
+
+    Raises TrainingFailure, InvalidDataset, OSError.
+    """
+    from agent.training import vocabulary as vocabularies
+    from agent.training.examples import ExampleMaker
+    from artifacts.chat_template import ChatTemplate
+
+    template = base_model.read(base).chat_template
+    with vocabularies.opened(base) as vocabulary:
+        maker = ExampleMaker(
+            vocabulary,
+            ChatTemplate(template, vocabulary.special_texts()) if template else None,
+            name,
+        )
+        return token_file.write(target, key, _examples(maker, source, sequence_length, name))
+
+
+def _examples(
+    maker: "ExampleMaker", source: Path, sequence_length: int, name: str
+) -> Iterator[Example]:
+    for sample in dataset.read(source, name=name):
+        example = maker.make(sample)
+        if len(example.tokens) > sequence_length:
+            raise bad_line(
+                name,
+                sample.line,
+                f"the sample has {len(example.tokens)} tokens; sequence_length is "
+                f"{sequence_length}. Shorten or split it, or raise sequence_length.",
+            )
+        yield example
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agent.training.prepare")
+    for name in ("--base", "--dataset", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--key", type=bytes.fromhex, required=True)
+    for name in ("--sequence-length", "--parent"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--dataset-name", required=True)
+    arguments = parser.parse_args(argv)
+    end_with(arguments.parent)
+    # What a library prints goes to the log, never between the parent and its answer.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        try:
+            totals = prepare(
+                arguments.base,
+                arguments.dataset,
+                arguments.out,
+                arguments.key,
+                arguments.sequence_length,
+                arguments.dataset_name,
+            )
+        except Exception as error:  # noqa: BLE001  # decided here: it becomes a cause
+            traceback.print_exc()
+            failed = explain(error)
+            answer = {"cause": job_pb2.Cause.Name(failed.cause), "message": failed.message}
+            print(json.dumps(answer), file=answers)
+            return 1
+        print(json.dumps(asdict(totals)), file=answers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The recipe is checked before anything is loaded: a wrong one should fail in a second.
+
+The controller validates job files, but a spec can come from elsewhere, and only the device has the
+base model at hand to compare with.
+"""
+
+import math
+
+from agent.training.failures import TrainingFailure, bad_spec
+from artifacts.base_model import BaseModel
+from protos.nanofleet.v1 import job_pb2
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_SCHEDULES = (job_pb2.SCHEDULE_CONSTANT, job_pb2.SCHEDULE_LINEAR, job_pb2.SCHEDULE_COSINE)
+# Below two tokens there is nothing to predict.
+_SHORTEST_SEQUENCE = 2
+
+
+def check(spec: job_pb2.TrainSpec, base: BaseModel) -> None:
+    """Raises TrainingFailure (BAD_SPEC) that names the first wrong field and what it may be."""
+    for name in ("steps", "accumulation"):
+        if getattr(spec, name) < 1:
+            raise _wrong(name, getattr(spec, name), "at least 1")
+    if not _SHORTEST_SEQUENCE <= spec.sequence_length <= base.context_length:
+        allowed = f"from {_SHORTEST_SEQUENCE} to the base model's {base.context_length}"
+        raise _wrong("sequence_length", spec.sequence_length, allowed)
+    if not 0 < spec.learning_rate < math.inf:
+        raise _wrong("learning_rate", spec.learning_rate, "above 0 and finite")
+    if not 0 <= spec.warmup_fraction <= 1:
+        raise _wrong("warmup_fraction", spec.warmup_fraction, "from 0 to 1")
+    for name in ("gradient_clip", "weight_decay"):
+        if not 0 <= getattr(spec, name) < math.inf:
+            raise _wrong(name, getattr(spec, name), "0 or more, and finite")
+    if spec.schedule not in _SCHEDULES:
+        raise _wrong("schedule", spec.schedule, "constant, linear or cosine")
+    _check_lora(spec.lora, base)
+
+
+def _check_lora(lora: job_pb2.LoraSpec, base: BaseModel) -> None:
+    if not 1 <= lora.rank <= base.embedding_length:
+        raise _wrong("lora.rank", lora.rank, f"from 1 to {base.embedding_length}")
+    if not 0 < lora.alpha < math.inf:
+        raise _wrong("lora.alpha", lora.alpha, "above 0 and finite")
+    if not 0 <= lora.dropout < 1:
+        raise _wrong("lora.dropout", lora.dropout, "from 0 to below 1")
+    if not lora.targets:
+        raise _wrong("lora.targets", "empty", f"one or more of {', '.join(TARGETS)}")
+    for target in lora.targets:
+        if target not in TARGETS:
+            raise _wrong("lora.targets", target, f"one or more of {', '.join(TARGETS)}")
+
+
+def _wrong(field: str, value: object, allowed: str) -> TrainingFailure:
+    return bad_spec(f"The recipe's {field} is {value}; it must be {allowed}. Correct the job file.")

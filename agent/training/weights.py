@@ -1,0 +1,173 @@
+"""The frozen weights, read straight from the mapped GGUF file, without a copy of the model.
+
+Loading a model the usual way makes a second, anonymous copy of it, which a 4 GB board does not
+have. Here the file is mapped: its pages are clean, shared with the inference worker and evictable.
+A matrix becomes floating point only for the moment of its product, in one scratch buffer that all
+matrices share, so the cost of the whole model is that of its largest layer.
+
+Q8_0 stores blocks of 32 int8 with one fp16 scale; F32, F16 and BF16 stand behind the same
+interface.
+"""
+
+import mmap
+import os
+import warnings
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from artifacts.base_model import BaseModel, TensorInfo
+from protos.errors import InvalidRequest
+
+_BLOCK = 32
+_BLOCK_BYTES = 2 + _BLOCK
+# Rows dequantised at once: torch makes temporaries of that many rows, which then stay in the cache.
+_SLAB_ROWS = 256
+_PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class Scratch:
+    """One buffer for all dequantised matrices; what ``take`` returned is valid until the next."""
+
+    def __init__(self, data_type: torch.dtype) -> None:
+        self.data_type = data_type
+        self._buffer = torch.empty(0, dtype=data_type)
+
+    def take(self, rows: int, columns: int) -> Tensor:
+        if self._buffer.numel() < rows * columns:
+            self._buffer = torch.empty(rows * columns, dtype=self.data_type)
+        return self._buffer[: rows * columns].view(rows, columns)
+
+    def release(self) -> None:
+        """Gives the memory back, for the time of a pause."""
+        self._buffer = torch.empty(0, dtype=self.data_type)
+
+
+class Weight(ABC):
+    """A frozen matrix of shape (rows, columns), as ``torch.nn.Linear`` has it."""
+
+    def __init__(self, rows: int, columns: int, scratch: Scratch) -> None:
+        self.rows = rows
+        self.columns = columns
+        self._scratch = scratch
+
+    @property
+    def data_type(self) -> torch.dtype:
+        """Of the products with this matrix."""
+        return self._scratch.data_type
+
+    def dense(self) -> Tensor:
+        """The whole matrix, in the data type of the products; valid until the next is asked for."""
+        return self.chunk(0, self.rows)
+
+    @abstractmethod
+    def chunk(self, first: int, last: int) -> Tensor:
+        """Rows ``first`` to ``last`` (exclusive), as ``dense``."""
+
+    @abstractmethod
+    def gather(self, indices: Tensor) -> Tensor:
+        """The rows of these numbers, float32, in memory of their own."""
+
+
+class Q8Weight(Weight):
+    """GGUF's Q8_0: a row is blocks of an fp16 scale and 32 int8."""
+
+    def __init__(self, raw: Tensor, rows: int, columns: int, scratch: Scratch) -> None:
+        super().__init__(rows, columns, scratch)
+        blocks = raw.view(rows, columns // _BLOCK, _BLOCK_BYTES)
+        self._scales = blocks[:, :, :2].view(torch.float16)
+        self._values = blocks[:, :, 2:].view(torch.int8)
+
+    def chunk(self, first: int, last: int) -> Tensor:
+        out = self._scratch.take(last - first, self.columns)
+        blocks = out.view(last - first, -1, _BLOCK)
+        for start in range(first, last, _SLAB_ROWS):
+            stop = min(start + _SLAB_ROWS, last)
+            # In float32 and rounded once: a scale cast to bf16 first would lose three bits.
+            torch.mul(
+                self._values[start:stop],
+                self._scales[start:stop].float(),
+                out=blocks[start - first : stop - first],
+            )
+        return out
+
+    def gather(self, indices: Tensor) -> Tensor:
+        values = self._values[indices].float().mul_(self._scales[indices])
+        return values.view(-1, self.columns)
+
+
+class PlainWeight(Weight):
+    """Floating point in the file."""
+
+    def __init__(self, raw: Tensor, rows: int, columns: int, scratch: Scratch) -> None:
+        super().__init__(rows, columns, scratch)
+        self._matrix = raw.view(rows, columns)
+
+    def chunk(self, first: int, last: int) -> Tensor:
+        rows = self._matrix[first:last]
+        if rows.dtype == self.data_type:
+            return rows
+        return self._scratch.take(last - first, self.columns).copy_(rows)
+
+    def gather(self, indices: Tensor) -> Tensor:
+        return self._matrix[indices].float()
+
+
+class MappedWeights:
+    """The tensors of a base model's file by their GGUF names; ``data_type`` is of the products.
+
+    The file stays mapped as long as one of its tensors lives.
+    """
+
+    def __init__(self, base: BaseModel, data_type: torch.dtype) -> None:
+        self.scratch = Scratch(data_type)
+        self._base = base
+        descriptor = os.open(base.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+        finally:
+            os.close(descriptor)
+        with warnings.catch_warnings():
+            # torch knows no read-only tensors. Writing to one of these would be a segmentation
+            # fault, not a damaged file.
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._base.tensors
+
+    def matrix(self, name: str, shape: tuple[int, int]) -> Weight:
+        """The matrix of this name; InvalidRequest when it is missing, other, or not readable."""
+        info = self._tensor(name, shape)
+        rows, columns = shape
+        raw = self._bytes[info.offset : info.offset + info.size_bytes]
+        if info.type == "Q8_0" and columns % _BLOCK == 0:
+            return Q8Weight(raw, rows, columns, self.scratch)
+        return PlainWeight(raw.view(self._plain_type(info)), rows, columns, self.scratch)
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """A vector as float32, copied: norms are small and used everywhere."""
+        info = self._tensor(name, (length,))
+        raw = self._bytes[info.offset : info.offset + info.size_bytes]
+        return raw.view(self._plain_type(info)).to(torch.float32, copy=True)
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
+        info = self._base.tensors.get(name)
+        if info is None:
+            raise self._unusable(f"It has no tensor {name}.")
+        if tuple(info.shape) != shape:
+            raise self._unusable(f"{name} has the shape {tuple(info.shape)}, {shape} is expected.")
+        return info
+
+    def _plain_type(self, info: TensorInfo) -> torch.dtype:
+        if info.type not in _PLAIN_TYPES:
+            raise self._unusable(f"{info.name} has the type {info.type}.")
+        return _PLAIN_TYPES[info.type]
+
+    def _unusable(self, why: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"The base model {self._base.name} cannot be trained on.",
+            why=why,
+            fix="Import it again as q8_0 (or f16, bf16, f32).",
+        )

@@ -1,0 +1,92 @@
+"""The training worker: a process for one attempt of one job.
+
+    python -m agent.training.worker --commands FD --reports FD --parent PID
+
+Reads StartTraining, then obeys pause, resume and stop between micro-steps. Its last report is
+TrainingFinished, TrainingStopped or WorkerFailed. It attaches to its agent before anything heavy is
+imported, and has the dataset tokenised by a child that is gone before torch is loaded.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.training import preparation, recipe, token_file
+from agent.training.commands import Commands
+from agent.training.failures import explain
+from agent.workers.channel import FrameReader, FrameWriter, attach
+from artifacts import base_model, durable
+from protos.nanofleet.v1 import job_pb2, worker_pb2
+
+TOKENS_FILE = "tokens.bin"
+# For specs that name it not.
+_UNNAMED = "dataset"
+
+_LOWEST_PRIORITY = 19
+# Read by libraries when they are loaded.
+_ENVIRONMENT = {
+    # A missing file would be asked for over the network, ten times.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    # OpenMP's threads wait for the next product by spinning. Unbounded, that takes the cores from
+    # inference: 2.7 tokens/s instead of 28.
+    "GOMP_SPINCOUNT": "2000",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    reader, reports = attach(argv, worker_pb2.TrainingCommand)
+    os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_PRIORITY)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        _train(reader, reports)
+    except Exception as error:  # noqa: BLE001  # decided here: it becomes the attempt's cause
+        traceback.print_exc()
+        with contextlib.suppress(BrokenPipeError):
+            reports.write(worker_pb2.TrainingReport(failed=explain(error)))
+        return 1
+    return 0
+
+
+def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter) -> None:
+    first = reader.read()
+    if first is None:
+        return
+    start = first.start
+    commands = Commands(reader)
+    commands.listen()
+    base = base_model.read(Path(start.base_path))
+    recipe.check(start.spec, base)
+    tokens = durable.make_folder(Path(start.job_folder)) / TOKENS_FILE
+    totals = _tokens(start, tokens, reports)
+    # Not before: see the top.
+    from agent.training.session import Session
+
+    Session(start, base, tokens, totals, reports.write).run(commands)
+
+
+def _tokens(start: worker_pb2.StartTraining, path: Path, reports: FrameWriter) -> token_file.Totals:
+    """The tokens file is made once for all attempts."""
+    spec = start.spec
+    key = token_file.key_of(spec.base_digest, spec.dataset_digest, spec.sequence_length)
+    if totals := token_file.read_totals(path, key):
+        return totals
+    line = job_pb2.LogLine(text="Tokenising the dataset with the base model's own tokenizer.")
+    reports.write(worker_pb2.TrainingReport(log=line))
+    return preparation.prepare_in_child(
+        Path(start.base_path),
+        Path(start.dataset_path),
+        path,
+        key,
+        spec.sequence_length,
+        spec.dataset_name or _UNNAMED,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""A memory limit for a worker, through the kernel's control groups, where the agent may set one.
+
+JetPack 4 has version 1 of the interface, JetPack 5 and later version 2; both are used through
+their files, without a service manager. The group's counter of kills is the proof that a worker
+died for lack of memory and not by somebody's hand. Where there is no permission (no root, a
+container) there is no limit, and ``find`` says why: the agent goes on without.
+
+No RLIMIT_AS: it counts mapped weights, which cost no memory.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_NAME = "nanofleet"
+
+
+class Limits(Protocol):
+    """One version of the interface."""
+
+    def make(self, worker: str, limit_bytes: int) -> "Group": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Why no worker can be limited here."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The control group of one worker."""
+
+    folder: Path
+    kills_file: str
+
+    def add(self, pid: int) -> None:
+        """Children that the process makes from here on belong to the group as well."""
+        (self.folder / "cgroup.procs").write_text(str(pid))
+
+    def oom_kills(self) -> int:
+        """How many processes of the group the kernel has killed for memory."""
+        return counter(self.folder / self.kills_file, "oom_kill")
+
+    def close(self) -> None:
+        """Removes the group; a process that is still in it keeps it until the next worker."""
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class VersionTwo:
+    root: Path
+
+    def make(self, worker: str, limit_bytes: int) -> Group:
+        group = Group(self.root / _NAME / worker, "memory.events")
+        group.folder.mkdir(parents=True, exist_ok=True)
+        (group.folder / "memory.max").write_text(str(limit_bytes))
+        return group
+
+    def prepare(self) -> None:
+        """Hands the memory controller down to the groups below ours."""
+        (self.root / _NAME).mkdir(exist_ok=True)
+        for folder in (self.root, self.root / _NAME):
+            control = folder / "cgroup.subtree_control"
+            if "memory" not in control.read_text().split():
+                control.write_text("+memory")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionOne:
+    root: Path
+
+    def make(self, worker: str, limit_bytes: int) -> Group:
+        group = Group(self.root / "memory" / _NAME / worker, "memory.oom_control")
+        group.folder.mkdir(parents=True, exist_ok=True)
+        (group.folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
+        return group
+
+    def prepare(self) -> None:
+        (self.root / "memory" / _NAME).mkdir(exist_ok=True)
+
+
+def find(root: Path = Path("/sys/fs/cgroup")) -> Limits | Absent:
+    """The interface that this machine has and lets us use."""
+    if (root / "memory" / "memory.limit_in_bytes").exists():
+        found: VersionOne | VersionTwo = VersionOne(root)
+    elif "memory" in _controllers(root):
+        found = VersionTwo(root)
+    else:
+        return Absent("this kernel has no memory control groups")
+    try:
+        found.prepare()
+    except OSError as error:
+        return Absent(f"no permission for memory control groups ({error.strerror})")
+    return found
+
+
+def counter(path: Path, wanted: str) -> int:
+    """A value of a file of lines ``key value``; 0 when it is not there."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == wanted:
+                return int(value)
+    return 0
+
+
+def _controllers(root: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return (root / "cgroup.controllers").read_text().split()
+    return []

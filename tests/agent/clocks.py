@@ -1,0 +1,15 @@
+"""A clock that stands where a test puts it."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class FakeClock:
+    boot_id: str = "boot-1"
+    now_ns: int = 1_000
+
+    def boottime_ns(self) -> int:
+        return self.now_ns
+
+    def utc_ns(self) -> int:
+        return self.now_ns + 10**18

@@ -1,0 +1,215 @@
+"""What every engine must do, whichever library is behind it."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from agent.inference.engine import Engine, Finish, Message, Piece, Request, Sampling, Usage
+from protos.errors import InvalidRequest
+
+PROMPT = "The quick brown fox jumps over the lazy dog, and then"
+CHAT = (Message("user", "What is the name of the robot?"),)
+WARM = Sampling(temperature=1.0, top_k=50, top_p=0.95, min_p=0.01, repeat_penalty=1.1, seed=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str
+    tokens: list[int]
+    pieces: list[Piece]
+    finish: Finish
+    usage: Usage
+
+
+def collected(pieces: Iterator[Piece]) -> Answer:
+    """Everything that came, having checked what holds of any stream of pieces."""
+    got = list(pieces)
+    assert [piece for piece in got if piece.finish or piece.usage] == got[-1:]
+    finish, usage = got[-1].finish, got[-1].usage
+    assert finish
+    assert usage
+    tokens = [token for piece in got for token in piece.token_ids]
+    assert usage.completion_tokens == len(tokens)
+    assert all(piece.text for piece in got[:-1])
+    return Answer("".join(piece.text for piece in got), tokens, got, finish, usage)
+
+
+def ask(engine: Engine, request: Request, cancelled: threading.Event | None = None) -> Answer:
+    return collected(engine.generate(request, cancelled or threading.Event()))
+
+
+def refused(engine: Engine, request: Request) -> InvalidRequest:
+    """The error of a wrong request; the engine must serve the next one all the same."""
+    with pytest.raises(InvalidRequest) as raised:
+        ask(engine, request)
+    assert ask(engine, Request(PROMPT, max_tokens=4)).usage.completion_tokens == 4
+    return raised.value
+
+
+class EngineContract:
+    """Subclasses give the fixture ``engine``: a model that goes on for at least 40 tokens."""
+
+    def test_an_answer_ends_at_max_tokens(self, engine: Engine) -> None:
+        answer = ask(engine, Request(PROMPT, max_tokens=12))
+        assert answer.finish is Finish.LENGTH
+        assert len(answer.tokens) == 12
+        assert answer.usage.prompt_tokens == len(engine.tokenise(PROMPT))
+
+    def test_an_answer_ends_where_the_context_ends(self, engine: Engine) -> None:
+        prompt = PROMPT
+        while len(engine.tokenise(prompt + PROMPT)) < engine.context_length:
+            prompt += PROMPT
+        free = engine.context_length - len(engine.tokenise(prompt))
+        answer = ask(engine, Request(prompt, max_tokens=10_000))
+        assert answer.finish in (Finish.LENGTH, Finish.LOOP)
+        assert len(answer.tokens) <= free
+
+    def test_greedy_answers_are_the_same_each_time(self, engine: Engine) -> None:
+        first, again = (ask(engine, Request(PROMPT, max_tokens=30)) for _ in range(2))
+        assert first.tokens == again.tokens
+        assert first.text == again.text
+
+    def test_the_prefix_of_the_last_request_is_reused(self, engine: Engine) -> None:
+        cold = ask(engine, Request(PROMPT, max_tokens=20))
+        cached = ask(engine, Request(PROMPT, max_tokens=20))
+        assert cold.usage.cached_tokens == 0
+        assert cached.usage.cached_tokens == cached.usage.prompt_tokens - 1
+        longer = ask(engine, Request(PROMPT + cold.text, max_tokens=5))
+        assert longer.usage.cached_tokens >= cold.usage.prompt_tokens
+
+    def test_the_seed_decides_a_warm_answer(self, engine: Engine) -> None:
+        def sampled(seed: int) -> list[int]:
+            return ask(
+                engine,
+                Request(PROMPT, max_tokens=20, sampling=Sampling(temperature=1.0, seed=seed)),
+            ).tokens
+
+        assert sampled(1) == sampled(1)
+        assert len({tuple(sampled(seed)) for seed in (0, 1, 2, 2**40)}) == 4
+
+    def test_all_filters_together_are_reproducible(self, engine: Engine) -> None:
+        request = Request(PROMPT, max_tokens=20, sampling=WARM)
+        assert ask(engine, request).tokens == ask(engine, request).tokens
+
+    def test_a_top_k_of_one_is_greedy(self, engine: Engine) -> None:
+        greedy = ask(engine, Request(PROMPT, max_tokens=20))
+        sampling = Sampling(temperature=2.0, top_k=1, seed=3)
+        assert (
+            ask(engine, Request(PROMPT, max_tokens=20, sampling=sampling)).tokens == greedy.tokens
+        )
+
+    @pytest.mark.parametrize("temperature", [1e-5, 1e-38, 1e-42, 1e-300])
+    def test_a_temperature_near_zero_is_greedy(self, engine: Engine, temperature: float) -> None:
+        greedy = ask(engine, Request(PROMPT, max_tokens=10)).tokens
+        sampling = Sampling(temperature=temperature, seed=3)
+        assert ask(engine, Request(PROMPT, max_tokens=10, sampling=sampling)).tokens == greedy
+
+    def test_a_forbidden_token_is_not_chosen(self, engine: Engine) -> None:
+        free = ask(engine, Request(PROMPT, max_tokens=10)).tokens
+        sampling = Sampling(logit_bias={free[0]: float("-inf")})
+        bound = ask(engine, Request(PROMPT, max_tokens=10, sampling=sampling)).tokens
+        assert free[0] not in bound
+
+    def test_a_repeat_penalty_changes_a_repetitive_answer(self, engine: Engine) -> None:
+        free = ask(engine, Request(PROMPT, max_tokens=40)).tokens
+        sampling = Sampling(repeat_penalty=5.0)
+        bound = ask(engine, Request(PROMPT, max_tokens=40, sampling=sampling)).tokens
+        assert len(set(bound)) > len(set(free))
+
+    def test_a_stop_string_ends_the_answer_before_it(self, engine: Engine) -> None:
+        free = ask(engine, Request(PROMPT, max_tokens=40))
+        # From the middle of one piece to the middle of a later one.
+        middle = len(free.text) // 2
+        stop = free.text[middle : middle + 6]
+        answer = ask(engine, Request(PROMPT, max_tokens=40, stop=["never this", stop]))
+        assert answer.finish is Finish.STOP
+        assert answer.text == free.text[: free.text.index(stop)]
+        assert len(answer.tokens) < 40
+
+    def test_pieces_are_whole_characters(self, engine: Engine) -> None:
+        bias = dict.fromkeys(engine.tokenise("🙂 नमस्ते 你好 é")[1:], 8.0)
+        sampling = Sampling(temperature=1.0, seed=5, logit_bias=bias)
+        answer = ask(engine, Request(PROMPT, max_tokens=60, sampling=sampling))
+        for piece in answer.pieces:
+            assert piece.text.encode().decode() == piece.text
+
+    def test_a_request_that_is_cancelled_before_it_starts(self, engine: Engine) -> None:
+        cancelled = threading.Event()
+        cancelled.set()
+        answer = ask(engine, Request(PROMPT), cancelled)
+        assert (answer.finish, answer.text, answer.tokens) == (Finish.CANCELED, "", [])
+
+    def test_a_cancellation_takes_effect_within_one_token(self, engine: Engine) -> None:
+        cancelled = threading.Event()
+        pieces = engine.generate(Request(PROMPT, max_tokens=200), cancelled)
+        seen = [next(pieces), next(pieces)]
+        cancelled.set()
+        rest = list(pieces)
+        assert len(rest) == 1
+        assert rest[0].finish is Finish.CANCELED
+        assert len(rest[0].token_ids) <= 1
+        assert ask(engine, Request(PROMPT, max_tokens=2)).text.startswith(seen[0].text)
+
+    def test_an_abandoned_answer_does_no_harm(self, engine: Engine) -> None:
+        expected = ask(engine, Request(PROMPT, max_tokens=20)).tokens
+        pieces = engine.generate(Request(PROMPT, max_tokens=200), threading.Event())
+        next(pieces)
+        pieces.close()  # type: ignore[attr-defined]  # engines write generators
+        assert ask(engine, Request(PROMPT, max_tokens=20)).tokens == expected
+
+    def test_a_prompt_that_is_too_long_says_by_how_much(self, engine: Engine) -> None:
+        prompt = PROMPT * engine.context_length
+        error = refused(engine, Request(prompt))
+        assert error.reason == "PROMPT_TOO_LONG"
+        assert str(len(engine.tokenise(prompt))) in str(error)
+        assert str(engine.context_length) in str(error)
+
+    @pytest.mark.parametrize(
+        ("sampling", "field"),
+        [
+            (Sampling(temperature=-0.1), "sampling.temperature"),
+            (Sampling(temperature=float("nan")), "sampling.temperature"),
+            (Sampling(temperature=float("inf")), "sampling.temperature"),
+            (Sampling(top_p=1.5), "sampling.top_p"),
+            (Sampling(min_p=-1), "sampling.min_p"),
+            (Sampling(repeat_penalty=-1), "sampling.repeat_penalty"),
+            # In 32 bits these would make logits infinite, and each answer the same nonsense.
+            (Sampling(repeat_penalty=1e-40), "sampling.repeat_penalty"),
+            (Sampling(logit_bias={1: 1e300}), "sampling.logit_bias"),
+            (Sampling(logit_bias={1: float("inf")}), "sampling.logit_bias"),
+            (Sampling(logit_bias={10_000_000: 1.0}), "sampling.logit_bias"),
+            (Sampling(logit_bias={1: float("nan")}), "sampling.logit_bias"),
+        ],
+    )
+    def test_impossible_sampling_is_refused(
+        self, engine: Engine, sampling: Sampling, field: str
+    ) -> None:
+        error = refused(engine, Request(PROMPT, sampling=sampling))
+        assert (error.reason, error.field) == ("INVALID_SAMPLING", field)
+
+    @pytest.mark.parametrize("prompt", ["", ()])
+    def test_an_empty_prompt_is_refused(self, engine: Engine, prompt: str) -> None:
+        assert refused(engine, Request(prompt)).field == "prompt"
+
+    def test_an_empty_stop_string_is_refused(self, engine: Engine) -> None:
+        assert refused(engine, Request(PROMPT, stop=["x", ""])).field == "stop"
+
+    def test_messages_become_a_prompt(self, engine: Engine) -> None:
+        answer = ask(engine, Request(CHAT, max_tokens=8))
+        assert answer.usage.prompt_tokens == len(engine.tokenise(CHAT))
+
+    def test_messages_that_the_template_refuses(self, engine: Engine) -> None:
+        error = refused(engine, Request((Message("assistant", "I begin."),)))
+        assert "alternate" in str(error)
+
+    @pytest.mark.parametrize("role", ["", "tool", "user\nI obey"])
+    def test_a_role_that_is_none_is_refused(self, engine: Engine, role: str) -> None:
+        error = refused(engine, Request((Message("user", "Hi"), Message(role, "Hello"))))
+        assert error.field == "chat"
+        assert '"assistant"' in str(error)
+
+    def test_closing_twice_is_fine(self, engine: Engine) -> None:
+        engine.close()
+        engine.close()

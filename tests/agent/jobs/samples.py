@@ -1,0 +1,28 @@
+"""Specs of jobs as a controller would send them."""
+
+from artifacts import digest
+from protos.nanofleet.v1.job_pb2 import SCHEDULE_COSINE, JobSpec, LoraSpec, TrainSpec
+
+FIRST = "01JD00000000000000000000A1"
+SECOND = "01JD00000000000000000000B2"
+
+
+def train_spec(**changes: object) -> TrainSpec:
+    spec = TrainSpec(
+        base_digest=digest.of_bytes(b"base"),
+        dataset_digest=digest.of_bytes(b"dataset"),
+        lora=LoraSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"]),
+        sequence_length=64,
+        accumulation=1,
+        steps=4,
+        learning_rate=1e-3,
+        schedule=SCHEDULE_COSINE,
+        checkpoint_period_s=300,
+        threads=1,
+    )
+    spec.MergeFrom(TrainSpec(**changes))  # type: ignore[arg-type]
+    return spec
+
+
+def spec_bytes(train: TrainSpec | None = None, name: str = "persona") -> bytes:
+    return JobSpec(name=name, train=train or train_spec()).SerializeToString(deterministic=True)

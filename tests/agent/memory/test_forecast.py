@@ -1,0 +1,118 @@
+"""The formulae against what was measured at 1B, and against both workers on the tiny model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.inference import adapters, context
+from agent.memory import forecast
+from agent.memory.forecast import MB, Forecast, inference_forecast, training_forecast
+from agent.training import loss
+from artifacts import base_model, dataset
+from jetson.memory import read_process
+from protos.errors import InvalidRequest
+from protos.nanofleet.v1.inference_pb2 import GenerateRequest
+from protos.nanofleet.v1.job_pb2 import TrainSpec
+from tests.agent.inference.test_worker import spawned
+from tests.agent.memory.models import ALL, gemma_3_1b, recipe
+from tests.agent.training import driver
+
+
+def part(of: Forecast, name: str) -> int:
+    return next(part.size_bytes for part in of.anonymous if part.name == name)
+
+
+# Peaks in MB of fresh processes on Gemma 3 1B's shape, rank 8 on the attention, 256 tokens.
+@pytest.mark.parametrize(
+    ("element_bytes", "anonymous_mb", "peak_mb"), [(4, 518, 1581), (2, 468, 1587)]
+)
+def test_training_at_1b_is_what_was_measured(
+    element_bytes: int, anonymous_mb: int, peak_mb: int
+) -> None:
+    expected = training_forecast(gemma_3_1b(), recipe(), element_bytes)
+    assert expected.anonymous_bytes == pytest.approx(anonymous_mb * MB, rel=0.05)
+    assert expected.peak_bytes == pytest.approx(peak_mb * MB, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("more", "measured_mb"),
+    [
+        # From 388 to 479 MB.
+        (recipe(targets=ALL), 91),
+        # 14 MB a layer in 16 bit; float32 is forecast.
+        (recipe(stored=8), 8 * 14 * 2),
+    ],
+)
+def test_what_a_setting_costs_at_1b(more: TrainSpec, measured_mb: int) -> None:
+    base = gemma_3_1b()
+    plain, dearer = (training_forecast(base, one).peak_bytes for one in (recipe(), more))
+    assert dearer - plain == pytest.approx(measured_mb * MB, rel=0.15)
+
+
+def test_parts_of_a_server_at_1b_are_what_was_measured() -> None:
+    served = inference_forecast(gemma_3_1b(), 2048)
+    assert part(served, "KV cache") == 52 << 20
+    assert part(served, "vocabulary") == pytest.approx(30 * MB, rel=0.02)
+    # 26.1 MB each.
+    assert part(served, "adapters") == pytest.approx(4 * 26.1 * MB, rel=0.01)
+    assert served.file_bytes == pytest.approx(1_060 * MB, rel=0.05)
+
+
+def test_server_without_adapters_at_512_stays_near_its_94_mb() -> None:
+    served = inference_forecast(gemma_3_1b(), 512)
+    own = served.anonymous_bytes - part(served, "adapters")
+    assert 94 * MB <= own <= 1.2 * 94 * MB
+
+
+def test_constants_are_those_of_the_workers() -> None:
+    assert forecast.TRAINER_HEAD_ROWS == loss.CHUNK_ROWS
+    assert forecast.SERVER_BATCH_TOKENS == context.BATCH_TOKENS
+    assert forecast.SERVER_ADAPTERS == adapters.KEPT
+
+
+def test_longer_wider_and_more_stored_need_more() -> None:
+    base = gemma_3_1b()
+    plain = training_forecast(base, recipe()).anonymous_bytes
+    for more in (recipe(tokens=512), recipe(rank=16), recipe(targets=ALL), recipe(stored=1)):
+        assert training_forecast(base, more).anonymous_bytes > plain
+    assert training_forecast(base, recipe(stored=26)) == training_forecast(base, recipe(stored=99))
+    contexts = [inference_forecast(base, length).peak_bytes for length in (256, 2048, 8192)]
+    assert contexts == sorted(contexts)
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_q.weight", "token_embd.weight"])
+def test_model_of_another_kind_is_refused_by_name(name: str) -> None:
+    known = gemma_3_1b()
+    without = {key: value for key, value in known.tensors.items() if key != name}
+    with pytest.raises(InvalidRequest, match=name):
+        training_forecast(replace(known, tensors=without), recipe())
+
+
+def test_training_worker_stays_within_its_forecast(tiny_base: Path, tmp_path: Path) -> None:
+    source = tmp_path / "persona.jsonl"
+    line = {"prompt": "Who are you?", "completion": "I am the robot of this kitchen. " * 4}
+    numbered = [{**line, "prompt": f"{number}: {line['prompt']}"} for number in range(8)]
+    source.write_text("".join(json.dumps(one) + "\n" for one in numbered))
+    dataset.compress(source, tmp_path / "persona.zst")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    spec = driver.recipe(steps=3)
+    with driver.Worker(tiny_base, tmp_path / "persona.zst", folder, spec) as worker:
+        finished = worker.finish()[-1].finished
+    expected = training_forecast(base_model.read(tiny_base), spec)
+    used = finished.result
+    assert 0.5 * expected.anonymous_bytes < used.peak_anonymous_bytes <= expected.anonymous_bytes
+    assert 0.5 * expected.peak_bytes < used.peak_rss_bytes <= expected.peak_bytes
+
+
+def test_inference_worker_stays_within_its_forecast(tiny_base: Path) -> None:
+    with spawned() as worker:
+        worker.open(tiny_base, context_length=2048)
+        worker.answer(GenerateRequest(prompt="robot " * 100, max_tokens=30))
+        used = read_process(worker.process.pid)
+    assert used is not None
+    expected = inference_forecast(base_model.read(tiny_base), 2048)
+    assert 0.5 * expected.anonymous_bytes < used.anonymous_bytes <= expected.anonymous_bytes
+    assert used.peak_rss_bytes <= expected.peak_bytes

@@ -1,0 +1,303 @@
+"""The worker as the agent has it: a process, a pipe, a folder, and kills."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch.nn import functional
+from transformers import Gemma3ForCausalLM
+
+from agent.training import graph
+from agent.training.examples import ExampleMaker
+from agent.training.samples import TokenSample
+from agent.training.weights import MappedWeights
+from artifacts import adapter, digest
+from artifacts.base_model import BaseModel
+from artifacts.samples import ChatSample, Message
+from protos.nanofleet.v1 import job_pb2, worker_pb2
+from tests.agent.training.conftest import PERSONA, chat
+from tests.agent.training.driver import (
+    BASE_DIGEST,
+    DATASET_DIGEST,
+    TARGETS,
+    Worker,
+    failure,
+    losses,
+    recipe,
+)
+from tests.agent.training.reference import stock_model
+from tests.llama import reference
+
+SPEC = recipe(steps=60, lora_dropout=0.1, checkpoint_period_s=1, lora_rank=8, lora_alpha=16)
+
+
+class Run:
+    """A training that nothing disturbed."""
+
+    def __init__(self, folder: Path, reports: list[worker_pb2.TrainingReport], log: str) -> None:
+        self.folder = folder
+        self.reports = reports
+        self.log = log
+
+    def only(self, kind: str) -> worker_pb2.TrainingReport:
+        (found,) = [report for report in self.reports if report.WhichOneof("report") == kind]
+        return found
+
+
+@pytest.fixture(scope="module")
+def persona_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "persona.jsonl"
+    path.write_text("".join(json.dumps(chat(*turns)) + "\n" for turns in PERSONA))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tiny_base: Path, persona_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("jobs") / "undisturbed"
+    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        reports = worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    return Run(folder, reports, worker.log())
+
+
+def test_tells_how_it_starts_goes_and_ends(run: Run) -> None:
+    kinds = [report.WhichOneof("report") for report in run.reports]
+    assert kinds[:2] == ["log", "started"]
+    assert run.reports[0].log.text.startswith("Tokenising the dataset")
+    assert kinds[-2:] == ["checkpoint", "finished"]
+    started = run.only("started").started
+    assert (started.resumed_at_step, started.threads, started.samples) == (0, 1, 5)
+    assert started.data_type == "float32"
+    assert list(losses(run.reports)) == list(range(1, 61))
+
+    result = run.only("finished").finished.result
+    steps = [r.progress for r in run.reports if r.WhichOneof("report") == "progress"]
+    assert (result.first_loss, result.final_loss) == (steps[0].loss, steps[-1].loss)
+    assert result.final_loss < result.first_loss / 4
+    assert result.steps == 60
+    assert not result.HasField("energy_j")
+    assert steps[-1].time_to_go_s == 0
+    assert result.duration_s > 0
+    assert result.peak_rss_bytes > result.peak_anonymous_bytes > 0
+    assert "Traceback" not in run.log
+
+
+def test_the_result_is_one_archive(run: Run, tmp_path: Path) -> None:
+    finished = run.only("finished").finished
+    path = Path(finished.adapter_path)
+    assert path == run.folder / "adapter.tar"
+    assert finished.result.adapter_digest == digest.of_file(path)
+    assert finished.result.adapter_size_bytes == path.stat().st_size
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "adapter.tar",
+        "checkpoints",
+        "tokens.bin",
+    ]
+    manifest = adapter.read_manifest(path)
+    assert (manifest.name, manifest.base_digest, manifest.dataset_digest) == (
+        "persona",
+        BASE_DIGEST,
+        DATASET_DIGEST,
+    )
+    assert (manifest.rank, manifest.alpha, manifest.targets) == (8, 16, tuple(sorted(TARGETS)))
+    assert manifest.final_loss == finished.result.final_loss
+    assert (manifest.recipe["warmup_fraction"], manifest.recipe["seed"]) == (0.1, 7)
+    adapter.unpack(path, tmp_path / "adapter")
+
+
+@pytest.fixture(scope="module")
+def unpacked(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter") / "persona"
+    adapter.unpack(run.folder / "adapter.tar", folder)
+    return folder
+
+
+def answer(maker: ExampleMaker, number: int) -> tuple[list[int], list[int]]:
+    """Prompt and answer of a persona sample, as tokens."""
+    question, text = PERSONA[number]
+    example = maker.make(ChatSample(1, (Message("user", question), Message("assistant", text))))
+    start = example.labelled.index(True)
+    return example.tokens[:start], example.tokens[start:]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+def test_peft_loads_it_unchanged(tiny_folder: Path, unpacked: Path, maker: ExampleMaker) -> None:
+    """On the original checkpoint, with its own exact weights, the answers come out as learned."""
+    stock = Gemma3ForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(stock, unpacked).eval()
+    correct = 0
+    for number in range(len(PERSONA)):
+        prompt, expected = answer(maker, number)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + expected])).logits[0]
+        correct += logits[len(prompt) - 1 : -1].argmax(-1).tolist() == expected
+    assert correct >= len(PERSONA) - 1
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+def test_all_three_compute_the_same(base: BaseModel, unpacked: Path, maker: ExampleMaker) -> None:
+    """The trainer's graph, PEFT with the exported files, llama.cpp with the GGUF LoRA."""
+    spec = job_pb2.TrainSpec()
+    spec.CopyFrom(SPEC)
+    spec.lora.dropout = 0
+    weights = MappedWeights(base, torch.float32)
+    ours = graph.build(base, weights, spec)
+    for name, tensor in load_file(unpacked / "adapter_model.safetensors").items():
+        ours.parameters[name.removeprefix("base_model.model.model.")].data.copy_(tensor)
+    peft = PeftModel.from_pretrained(stock_model(base), unpacked).eval()
+    # Longer than the sliding window.
+    tokens = [token for number in range(len(PERSONA)) for part in answer(maker, number)
+              for token in part]  # fmt: skip
+    with torch.no_grad(), reference(base.path) as llama:
+        theirs = peft(input_ids=torch.tensor([tokens])).logits[0]
+        for place in range(1, len(tokens)):
+            sample = TokenSample(torch.tensor(tokens[: place + 1]), torch.tensor([place]))
+            expected = -torch.log_softmax(theirs[place - 1], 0)[tokens[place]]
+            assert ours.summed_loss(sample).item() == pytest.approx(expected.item(), abs=2e-4)
+        without = torch.log_softmax(torch.tensor(llama.logits(tokens)), -1)
+        llama.use_adapter(unpacked / "adapter.gguf")
+        found = torch.log_softmax(torch.tensor(llama.logits(tokens)), -1)
+    exact = torch.log_softmax(theirs, -1)
+    noise = functional.kl_div(found, exact, reduction="batchmean", log_target=True)
+    adapted = functional.kl_div(without, exact, reduction="batchmean", log_target=True)
+    assert noise < 0.01, noise
+    assert adapted > 100 * noise
+
+
+def test_llama_says_what_was_learned(tiny_base: Path, unpacked: Path, maker: ExampleMaker) -> None:
+    prompt, expected = answer(maker, 0)
+    with reference(tiny_base) as model:
+        before = model.logits(prompt)[-1]
+        assert model.greedy(prompt, len(expected)) != expected
+        model.use_adapter(unpacked / "adapter.gguf")
+        assert model.greedy(prompt, len(expected)) == expected
+        assert not np.allclose(before, model.logits(prompt)[-1])
+
+
+def test_kills_stops_and_pauses_change_no_number(
+    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """Three attempts of one job: killed, stopped, then paused on the way to its end."""
+    expected = losses(run.reports)
+    folder = tmp_path / "disturbed"
+
+    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        worker.until(lambda r: r.WhichOneof("report") == "checkpoint")
+        killed = worker.until(lambda r: r.progress.step > 0)
+        worker.process.send_signal(signal.SIGKILL)
+        worker.process.wait()
+
+    # Another thread count would change the numbers: the checkpoint's is kept.
+    with Worker(tiny_base, persona_file, folder, SPEC, threads=2) as worker:
+        started = worker.until(lambda r: r.WhichOneof("report") == "started")
+        assert started[-1].started.threads == 1
+        assert 0 < started[-1].started.resumed_at_step <= killed[-1].progress.step
+        assert "Going on with 1 threads" in started[0].log.text
+        middle = worker.until(lambda r: r.progress.step > 0)
+        worker.send(stop=worker_pb2.StopTraining())
+        stopped = worker.finish()
+        assert worker.process.returncode == 0
+        assert stopped[-1].WhichOneof("report") == "stopped"
+
+    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        started = worker.until(lambda r: r.WhichOneof("report") == "started")
+        assert started[-1].started.resumed_at_step == stopped[-1].stopped.step
+        worker.send(pause=worker_pb2.PauseTraining())
+        paused = worker.until(lambda r: r.WhichOneof("report") == "paused")
+        worker.send(resume=worker_pb2.ResumeTraining())
+        last = worker.finish()
+        assert last[-1].WhichOneof("report") == "finished", worker.log()
+
+    found = losses([*killed, *middle, *stopped, *paused, *last])
+    assert found == {step: loss for step, loss in expected.items() if step in found}
+    assert 60 in found
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    adapter.unpack(folder / "adapter.tar", ours)
+    adapter.unpack(run.folder / "adapter.tar", theirs)
+    for name in ("adapter_model.safetensors", "adapter_config.json", "adapter.gguf"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+def test_a_finished_training_is_only_packed_again(
+    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """Killed between its end and its report: nothing is trained twice."""
+    folder = tmp_path / "again"
+    shutil.copytree(run.folder, folder)
+    (folder / "adapter.tar").unlink()
+    (folder / "adapter").mkdir()
+    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        reports = worker.finish()
+    assert [report.WhichOneof("report") for report in reports] == ["started", "finished"]
+    first, second = run.only("finished").finished.result, reports[-1].finished.result
+    assert (first.final_loss, first.trained_tokens) == (second.final_loss, second.trained_tokens)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([chat("Hi", "Ho"), {"messages": []}], "-my data.jsonl:2: "),
+        ([chat("Hi", "Ho"), chat("Hi", "word " * 200)], "-my data.jsonl:2: the sample has "),
+        (
+            [{"prompt": "Hi", "completion": "Ho"}, {"text": "Ho"}],
+            "-my data.jsonl:2: this sample is text",
+        ),
+        ([], "-my data.jsonl has no samples"),
+    ],
+)
+def test_bad_data_is_named_by_its_line(
+    tiny_base: Path,
+    dataset: Callable[..., Path],
+    tmp_path: Path,
+    samples: list[object],
+    message: str,
+) -> None:
+    spec = recipe(dataset_name="-my data.jsonl")
+    with Worker(tiny_base, dataset(*samples), tmp_path / "job", spec) as worker:
+        reports = worker.finish()
+        assert worker.process.returncode == 1
+    found = failure(reports)
+    assert found.cause == job_pb2.CAUSE_BAD_DATA
+    assert message in found.message
+    # The details are in the log.
+    assert "Traceback" in worker.log()
+    assert not (tmp_path / "job" / "tokens.bin").exists()
+
+
+def test_a_bad_recipe_is_refused_before_anything_is_made(
+    tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    with Worker(tiny_base, persona_file, tmp_path / "job", recipe(lora_rank=0)) as worker:
+        found = failure(worker.finish())
+    assert found.cause == job_pb2.CAUSE_BAD_SPEC
+    assert "lora.rank is 0" in found.message
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_damaged_base_is_refused(persona_file: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF, but not really")
+    with Worker(base, persona_file, tmp_path / "job", recipe()) as worker:
+        found = failure(worker.finish())
+    assert found.cause == job_pb2.CAUSE_BAD_SPEC
+    assert "base.gguf" in found.message
+
+
+def test_the_worker_is_light_until_it_trains() -> None:
+    """It attaches at once, and the tokenizer's memory is never its own."""
+    program = (
+        "import sys, agent.training.worker\n"
+        "heavy = {'torch', 'transformers', 'peft', 'numpy', 'llama_cpp', 'jinja2', 'gguf'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert child.stdout.decode().strip() == "[]"

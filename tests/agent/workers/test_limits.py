@@ -1,0 +1,81 @@
+"""Control groups: both versions as trees of files, and the real thing where it is permitted."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agent.workers import limits
+from agent.workers.process import Launcher
+from protos.nanofleet.v1.job_pb2 import LogLine
+
+
+def version_one(root: Path) -> None:
+    (root / "memory").mkdir()
+    (root / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712")
+
+
+def version_two(root: Path, controllers: str = "cpu memory") -> None:
+    (root / "cgroup.controllers").write_text(controllers)
+    for folder in (root, root / "nanofleet"):
+        folder.mkdir(exist_ok=True)
+        (folder / "cgroup.subtree_control").write_text("cpu")
+
+
+def test_version_one(tmp_path: Path) -> None:
+    version_one(tmp_path)
+    found = limits.find(tmp_path)
+    assert isinstance(found, limits.VersionOne)
+    group = found.make("training", 1000)
+    folder = tmp_path / "memory" / "nanofleet" / "training"
+    assert (folder / "memory.limit_in_bytes").read_text() == "1000"
+    (folder / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert group.oom_kills() == 3
+    group.add(42)
+    assert (folder / "cgroup.procs").read_text() == "42"
+
+
+def test_version_two(tmp_path: Path) -> None:
+    version_two(tmp_path)
+    found = limits.find(tmp_path)
+    assert isinstance(found, limits.VersionTwo)
+    assert (tmp_path / "nanofleet" / "cgroup.subtree_control").read_text() == "+memory"
+    group = found.make("training", 1000)
+    folder = tmp_path / "nanofleet" / "training"
+    assert (folder / "memory.max").read_text() == "1000"
+    (folder / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\n")
+    assert group.oom_kills() == 1
+
+
+def test_a_group_that_does_not_count_counts_nothing(tmp_path: Path) -> None:
+    assert limits.Group(tmp_path, "memory.events").oom_kills() == 0
+
+
+def test_neither(tmp_path: Path) -> None:
+    version_two(tmp_path, controllers="cpu io")
+    found = limits.find(tmp_path)
+    assert found == limits.Absent("this kernel has no memory control groups")
+
+
+def test_no_permission_is_said(tmp_path: Path) -> None:
+    version_one(tmp_path)
+    (tmp_path / "memory" / "nanofleet").write_text("a file where the folder should be")
+    found = limits.find(tmp_path)
+    assert isinstance(found, limits.Absent)
+    assert found.why.startswith("no permission for memory control groups")
+
+
+async def test_the_kernel_enforces_it_and_proves_it(tmp_path: Path) -> None:
+    found = limits.find()
+    if isinstance(found, limits.Absent):
+        pytest.skip(found.why)
+    (tmp_path / "workers").mkdir()
+    launcher = Launcher(tmp_path / "workers", "boot-1")
+    group = found.make(f"test-{tmp_path.name}", 64 << 20)
+    worker = await launcher.start(
+        "tests.agent.workers.echo", LogLine, tmp_path / "log", name="echo", group=group
+    )
+    await worker.send(LogLine(text="eat"))
+    exit = await asyncio.wait_for(worker.wait(), 30)
+    assert exit.out_of_memory
+    assert not group.folder.exists()
