@@ -1,0 +1,147 @@
+"""How a job is shown: as a row, as a card, and as a plain dictionary."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from controller.cli import job_screen, plain, units
+from controller.cli.artifact_view import short
+from controller.cli.output import Card, Cell, Styled, Table
+from controller.cli.plain import Plain
+from protos.nanofleet.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from controller import JobRecord
+
+_COLUMNS = ("JOB", "NAME", "DEVICE", "STATE", "STEP", "LOSS", "SUBMITTED")
+
+
+def table(records: "Sequence[JobRecord]", now_ns: int) -> Table:
+    rows = [
+        [
+            record.id,
+            record.name,
+            record.device,
+            state(record),
+            _step(record.job.progress),
+            f"{record.job.progress.loss:.4f}" if record.job.progress.step else units.ABSENT,
+            units.age(record.created_utc_ns, now_ns),
+        ]
+        for record in records
+    ]
+    return Table(_COLUMNS, rows, "No jobs. Start one with `nanofleet job submit FILE`.")
+
+
+def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
+    """``names`` are the fleet's names of artifacts, by digest."""
+    job = record.job
+    fields: list[tuple[str, Cell]] = [
+        ("job", record.id),
+        ("name", record.name),
+        ("device", record.device),
+        ("state", state(record)),
+        ("message", job.message),
+        (
+            "submitted",
+            f"{units.stamp(record.created_utc_ns)}, {units.age(record.created_utc_ns, now_ns)}",
+        ),
+        *_recipe(job.spec.train, names),
+    ]
+    return Card([*fields, *outcome(job)])
+
+
+def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
+    """Result or progress, and how each attempt went."""
+    fields: list[tuple[str, Cell]] = []
+    if job.HasField("result"):
+        fields += _result(job.result)
+    elif job.HasField("progress"):
+        fields += _progress(job)
+    fields += [(f"attempt {attempt.number}", _attempt(attempt)) for attempt in job.attempts]
+    return fields
+
+
+def as_plain(record: "JobRecord") -> dict[str, Plain]:
+    """``state`` is the controller's knowledge; ``job`` the newest picture from the device."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "device": record.device,
+        "generation": record.generation,
+        "state": job_screen.state_name(record.state),
+        "created_utc_ns": record.created_utc_ns,
+        "job": plain.message(record.job),
+    }
+
+
+def state(record: "JobRecord") -> Cell:
+    return Styled(job_screen.state_name(record.state), job_screen.STATE_STYLES[record.state])
+
+
+def _step(progress: job_pb2.TrainProgress) -> str:
+    if not progress.total_steps:
+        return units.ABSENT
+    return f"{progress.step}/{progress.total_steps}"
+
+
+def _named(digest: str, names: Mapping[str, str]) -> str:
+    known = names.get(digest)
+    return f"{known} ({short(digest)})" if known else short(digest)
+
+
+def _recipe(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> list[tuple[str, Cell]]:
+    schedule = plain.enum_name(job_pb2.Schedule.DESCRIPTOR, spec.schedule)
+    return [
+        ("base model", _named(spec.base_digest, names)),
+        ("dataset", _named(spec.dataset_digest, names)),
+        (
+            "LoRA",
+            f"rank {spec.lora.rank}, alpha {spec.lora.alpha:g}, {', '.join(spec.lora.targets)}",
+        ),
+        (
+            "recipe",
+            f"{spec.steps} steps of {spec.accumulation} × {spec.sequence_length} tokens at most,"
+            f" learning rate {spec.learning_rate:g} {schedule}, seed {spec.seed}",
+        ),
+    ]
+
+
+def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
+    progress = job.progress
+    is_running = job.state == job_pb2.JOB_STATE_RUNNING
+    return [
+        ("step", _step(progress)),
+        ("loss", f"{progress.loss:.4f}"),
+        ("speed", units.rate(progress.tokens_per_s)),
+        ("memory", job_screen.memory(progress)),
+        ("time to go", units.duration(progress.time_to_go_s) if is_running else ""),
+    ]
+
+
+def _result(result: job_pb2.JobResult) -> list[tuple[str, Cell]]:
+    energy = result.energy_j if result.HasField("energy_j") else None
+    return [
+        ("adapter", f"{short(result.adapter_digest)} ({units.size(result.adapter_size_bytes)})"),
+        ("loss", f"{result.first_loss:.4f} → {result.final_loss:.4f}"),
+        (
+            "trained",
+            f"{result.steps} steps, {result.trained_tokens:,} tokens"
+            f" in {units.duration(result.duration_s)} ({units.rate(result.tokens_per_s)})",
+        ),
+        (
+            "peak memory",
+            f"{units.size(result.peak_rss_bytes)}"
+            f" ({units.size(result.peak_anonymous_bytes)} anonymous)",
+        ),
+        ("energy", units.energy(energy)),
+    ]
+
+
+def _attempt(attempt: job_pb2.Attempt) -> str:
+    said = job_screen.state_name(attempt.state)
+    if attempt.cause:
+        said += f" ({plain.enum_name(job_pb2.Cause.DESCRIPTOR, attempt.cause)})"
+    if attempt.HasField("started") and attempt.HasField("ended"):
+        both = attempt.started.boot_id == attempt.ended.boot_id
+        took_ns = attempt.ended.boottime_ns - attempt.started.boottime_ns
+        said += f" after {units.duration(took_ns / 1e9)}" if both else ""
+    return f"{said}: {attempt.message}" if attempt.message else said

@@ -1,0 +1,183 @@
+"""A job's progress on a terminal, and its events as single lines.
+
+    running   persona on kitchen
+    ━━━━━━━━━━━━━━━━━━━╸━━━━━━━━━━━━━━━━━━━━━━━━━━━━   48/120 steps, 2 min 13 s to go
+    loss      1.2345  ▇▆▅▅▄▃▃▂▂▁
+    speed     182 tokens/s
+    memory    468 MB anonymous + 1.04 GB file-backed
+    board     7.2 W, 54 °C
+
+Two memory figures, because they mean different things: anonymous memory is what the job costs,
+file-backed memory is the base model's pages, which are shared with the server and given back under
+pressure.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from controller.cli import units
+from controller.cli.job_view import JobView
+from controller.cli.plain import enum_name
+from protos.nanofleet.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_LABEL_WIDTH = 10
+
+STATE_STYLES: dict["job_pb2.JobState.ValueType", str] = {
+    job_pb2.JOB_STATE_UNSPECIFIED: "dim",
+    job_pb2.JOB_STATE_QUEUED: "cyan",
+    job_pb2.JOB_STATE_RUNNING: "bold blue",
+    job_pb2.JOB_STATE_PAUSED: "yellow",
+    job_pb2.JOB_STATE_SUCCEEDED: "bold green",
+    job_pb2.JOB_STATE_FAILED: "bold red",
+    job_pb2.JOB_STATE_CANCELED: "magenta",
+}
+
+
+def state_name(state: "job_pb2.JobState.ValueType") -> str:
+    """``running``; a job that no device has confirmed yet is ``assigned``."""
+    if state == job_pb2.JOB_STATE_UNSPECIFIED:
+        return "assigned"
+    return enum_name(job_pb2.JobState.DESCRIPTOR, state)
+
+
+def screen(view: JobView, columns: int) -> "RenderableType":
+    """The lines above, fitted to ``columns``; what is not known yet has no line."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines: list[RenderableType] = [_headline(view)]
+    progress = view.progress
+    if progress is not None:
+        lines.append(_bar(progress, columns))
+        curve = sparkline(view.losses, min(40, columns - _LABEL_WIDTH - 10))
+        lines.append(_fact("loss", f"{progress.loss:.4f}  {curve}"))
+        lines.append(_fact("speed", units.rate(progress.tokens_per_s)))
+        lines.append(_fact("memory", memory(progress)))
+    elif view.state == job_pb2.JOB_STATE_RUNNING:
+        lines.append(_fact("preparing", "data, model, first step …"))
+    board = _board(view)
+    if board:
+        lines.append(_fact("board", board))
+    if view.link_problem:
+        lines.append(Text(f"{view.link_problem} Reconnecting …", style="yellow"))
+    return Group(*lines)
+
+
+def memory(progress: job_pb2.TrainProgress) -> str:
+    return (
+        f"{units.size(progress.anonymous_bytes)} anonymous"
+        f" + {units.size(progress.file_bytes)} file-backed"
+    )
+
+
+def event_line(event: job_pb2.JobEvent) -> str:
+    """One line for a pipe or a log: time, then what happened."""
+    body = event.WhichOneof("body")
+    if body == "transition":
+        said = _transition(event.transition)
+    elif body == "progress":
+        said = _progress(event.progress)
+    elif body == "checkpoint":
+        saved = event.checkpoint
+        said = f"checkpoint at step {saved.step} ({units.size(saved.size_bytes)})"
+    elif body == "log":
+        said = event.log.text.rstrip("\n")
+    else:
+        said = "an event that this version does not know"
+    return f"{units.stamp(event.at.utc_ns)}  {said}"
+
+
+def outcome(name: str, result: job_pb2.JobResult) -> str:
+    """How a job that succeeded ended, in a sentence or two."""
+    said = (
+        f"{name}: {result.steps} steps in {units.duration(result.duration_s)}"
+        f" ({units.rate(result.tokens_per_s)}),"
+        f" loss {result.first_loss:.4f} → {result.final_loss:.4f},"
+        f" peak memory {units.size(result.peak_rss_bytes)}"
+        f" ({units.size(result.peak_anonymous_bytes)} anonymous)"
+    )
+    if result.HasField("energy_j"):
+        said += f", {units.energy(result.energy_j)}"
+    return said + "."
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The values as at most ``width`` blocks: means of equal shares, scaled to the range."""
+    finite = [value for value in values if value - value == 0]
+    if not finite or width < 1:
+        return ""
+    count = min(width, len(finite))
+    edges = [len(finite) * part // count for part in range(count + 1)]
+    means = [sum(finite[start:end]) / (end - start) for start, end in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    top = len(_BLOCKS) - 1
+    scale = top / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
+
+
+def _headline(view: JobView) -> "RenderableType":
+    from rich.text import Text
+
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(state_name(view.state).ljust(_LABEL_WIDTH), style=STATE_STYLES.get(view.state, ""))
+    line.append(view.name, style="bold")
+    line.append(f" on {view.device}")
+    if view.attempt > 1:
+        line.append(f", attempt {view.attempt}", style="yellow")
+    if view.message:
+        line.append(f"  {view.message}", style="dim")
+    return line
+
+
+def _bar(progress: job_pb2.TrainProgress, columns: int) -> "RenderableType":
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    said = f"{progress.step}/{progress.total_steps} steps"
+    if progress.step < progress.total_steps:
+        said += f", {units.duration(progress.time_to_go_s)} to go"
+    row = Table.grid(padding=(0, 3, 0, 0))
+    # Room for "9999/9999 steps, 59 min 59 s to go", so that the bar does not breathe.
+    width = max(10, min(columns, 100) - 3 - max(36, len(said)))
+    row.add_row(
+        ProgressBar(total=max(progress.total_steps, 1), completed=progress.step, width=width), said
+    )
+    return row
+
+
+def _fact(label: str, value: str) -> "RenderableType":
+    from rich.text import Text
+
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(label.ljust(_LABEL_WIDTH), style="dim")
+    line.append(value)
+    return line
+
+
+def _board(view: JobView) -> str:
+    known = []
+    if view.power_mw is not None:
+        known.append(units.watts(view.power_mw))
+    if view.temperature_c is not None:
+        known.append(units.celsius(view.temperature_c))
+    return ", ".join(known)
+
+
+def _transition(transition: job_pb2.Transition) -> str:
+    said = state_name(transition.to)
+    if transition.cause:
+        said += f" ({enum_name(job_pb2.Cause.DESCRIPTOR, transition.cause)})"
+    return f"{said}: {transition.message}" if transition.message else said
+
+
+def _progress(progress: job_pb2.TrainProgress) -> str:
+    return (
+        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}"
+        f"  {units.rate(progress.tokens_per_s)}  {memory(progress)}"
+        f"  {units.duration(progress.time_to_go_s)} to go"
+    )

@@ -1,0 +1,246 @@
+"""Sending a job: names to digests, a device, its files, ASSIGNED, then the job.
+
+    job file ─ resolve ─▶ spec ─ place ─▶ device ─ push ─▶ files there ─ ASSIGNED ─▶ SubmitJob
+
+ASSIGNED is in the store before the job is sent, under an id that is made here. If the answer is
+lost, the same job with the same id is sent again, by the next ``refresh`` of any process, and the
+device takes it once. A refusal is final: the job is kept as FAILED, with the device's words.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from artifacts import digest as digests
+from controller import pictures, placement, selector, transfer, ulid
+from controller.catalogue import BASE_MODEL, DATASET, Catalogue
+from controller.device import Connections, DeviceConnection
+from controller.placement import Candidate, Wanted
+from controller.probe import Probe
+from controller.records import CatalogueEntry, DeviceRecord, DeviceStatus, JobRecord
+from controller.store import Store
+from controller.store import devices as stored_devices
+from controller.store import jobs as stored_jobs
+from controller.transfer import OnProgress, Upload
+from protos.errors import (
+    InternalError,
+    InUse,
+    InvalidRequest,
+    NanofleetError,
+    NotFound,
+    Unreachable,
+)
+from protos.nanofleet.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from controller.jobfile import JobFile
+
+_FILE_ENDINGS = (".jsonl", ".json", ".zst")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    store: Store
+    catalogue: Catalogue
+    connections: Connections
+    probe: Probe
+    utc_ns: Callable[[], int] = time.time_ns
+
+    async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
+        base = self.catalogue.resolve(job.train.base, BASE_MODEL)
+        _check_window(job.train.sequence_length, base)
+        dataset = await self._dataset(job)
+        spec = job.to_spec(
+            base_digest=base.digest,
+            dataset_digest=dataset.digest,
+            samples=_whole_number(dataset, "samples"),
+            instruct=base.details.get("instruct") is True,
+        )
+        chosen = await self._place(job, base, dataset)
+        connection = self.connections.to(chosen.record)
+        for entry in (base, dataset):
+            await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
+        record = self._assign(chosen.record, spec)
+        return await self.send(record, connection, _journal_id(chosen))
+
+    async def send(
+        self, record: JobRecord, connection: DeviceConnection, journal_id: str
+    ) -> JobRecord:
+        """SubmitJob, for the first or for another time. Raises what the device refuses with."""
+        with self.store.read() as transaction:
+            spec = stored_jobs.spec_bytes(transaction, record.id)
+        request = job_pb2.SubmitJobRequest(
+            job_id=record.id, generation=record.generation, spec=spec
+        )
+        try:
+            response = await connection.call(connection.jobs.SubmitJob, request)
+        except NanofleetError as error:
+            if error.retryable or isinstance(error, InternalError):
+                raise _undecided(record, error) from error
+            self._note(pictures.failed(record.job, f"{record.device} refused it: {error}"), "")
+            raise
+        return self._note(response.job, journal_id)
+
+    async def ensure_sent(self, record: JobRecord) -> None:
+        """Sends an assignment that the device has not confirmed; Unreachable when it cannot."""
+        if record.state != job_pb2.JOB_STATE_UNSPECIFIED:
+            return
+        with self.store.read() as transaction:
+            device = stored_devices.require(transaction, record.device)
+        status = await self.probe.status(device)
+        if not status.reachable:
+            raise Unreachable(status.problem)
+        await self.resend(status)
+
+    async def resend(self, status: DeviceStatus) -> None:
+        """What is assigned to the device and was never confirmed; a refusal is noted."""
+        with self.store.read() as transaction:
+            waiting = stored_jobs.unfinished(transaction, status.record.name)
+        connection = self.connections.to(status.record)
+        for record in waiting:
+            if record.state != job_pb2.JOB_STATE_UNSPECIFIED:
+                continue
+            try:
+                await self._push_again(record, connection)
+                await self.send(record, connection, _journal_id(status))
+            except NanofleetError as error:
+                if error.retryable:
+                    raise
+                self._note(pictures.failed(record.job, f"It could not be sent: {error}"), "")
+
+    def check_unneeded(self, entry: CatalogueEntry) -> None:
+        """InUse while an assignment that may have to be sent again needs the artifact."""
+        with self.store.read() as transaction:
+            unfinished = stored_jobs.unfinished(transaction)
+        for record in unfinished:
+            train = record.job.spec.train
+            waiting = record.state == job_pb2.JOB_STATE_UNSPECIFIED
+            if waiting and entry.digest in (train.base_digest, train.dataset_digest):
+                raise InUse(
+                    f"{entry.name or entry.digest} cannot be removed.",
+                    why=f"Job {record.id} needs it, and {record.device} has not confirmed the job.",
+                    fix="Wait until the device is back, or remove the device.",
+                )
+
+    async def _push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
+        """Its files; the device may have lost them since."""
+        train = record.job.spec.train
+        for digest in (train.base_digest, train.dataset_digest):
+            parcel = self.catalogue.parcel(self.catalogue.resolve(digest, None))
+            await Upload(connection, parcel, None).run()
+
+    async def _dataset(self, job: "JobFile") -> CatalogueEntry:
+        """The file beside the job file, or what the catalogue has under the name."""
+        path, reference = job.dataset_path, job.train.dataset
+        if path.is_file():
+            return await self.catalogue.add(path, DATASET, "")
+        if reference.endswith(_FILE_ENDINGS) or reference.startswith((".", "~", "/")):
+            raise NotFound(
+                f"There is no dataset file {path}.",
+                why="`dataset` is a path, counted from the job file's folder.",
+                fix="Check the path, or name a dataset of the catalogue.",
+                field="train.dataset",
+            )
+        return self.catalogue.resolve(reference, DATASET)
+
+    async def _place(
+        self, job: "JobFile", base: CatalogueEntry, dataset: CatalogueEntry
+    ) -> DeviceStatus:
+        wanted = Wanted(
+            device=job.device,
+            selector=selector.parse(job.selector),
+            sizes={base.digest: base.size_bytes, dataset.digest: dataset.size_bytes},
+            capabilities=_capabilities(base),
+        )
+        statuses = await self.probe.statuses(self._asked(job.device))
+        candidates = await asyncio.gather(*(self._candidate(wanted, each) for each in statuses))
+        decision = placement.choose(wanted, candidates)
+        if not decision.device:
+            raise placement.refusal(decision)
+        return next(found for found in statuses if found.record.name == decision.device)
+
+    def _asked(self, device: str) -> list[DeviceRecord]:
+        with self.store.read() as transaction:
+            if device:
+                return [stored_devices.require(transaction, device)]
+            return stored_devices.every(transaction)
+
+    async def _candidate(self, wanted: Wanted, status: DeviceStatus) -> Candidate:
+        if not status.reachable:
+            return Candidate(status)
+        connection = self.connections.to(status.record)
+        try:
+            found = {digest: await transfer.stat(connection, digest) for digest in wanted.sizes}
+        except NanofleetError as error:
+            return Candidate(DeviceStatus(status.record, False, None, str(error)))
+        held = frozenset(digest for digest, answer in found.items() if answer.present)
+        with self.store.read() as transaction:
+            before = len(stored_jobs.unfinished(transaction, status.record.name))
+        return Candidate(status, held, before)
+
+    def _assign(self, device: DeviceRecord, spec: job_pb2.JobSpec) -> JobRecord:
+        content = spec.SerializeToString(deterministic=True)
+        job_id, generation = ulid.new(self.utc_ns), 1
+        job = job_pb2.Job(
+            id=job_id,
+            generation=generation,
+            spec=spec,
+            spec_digest=digests.of_bytes(content),
+            message=f"assigned to {device.name}",
+        )
+        record = JobRecord(
+            id=job_id,
+            name=spec.name,
+            device=device.name,
+            generation=generation,
+            state=job.state,
+            job=job,
+            created_utc_ns=self.utc_ns(),
+        )
+        with self.store.write() as transaction:
+            stored_jobs.assign(transaction, record)
+        return record
+
+    def _note(self, job: job_pb2.Job, journal_id: str) -> JobRecord:
+        with self.store.write() as transaction:
+            stored_jobs.confirm(transaction, job, journal_id)
+            return stored_jobs.require(transaction, job.id)
+
+
+def _capabilities(base: CatalogueEntry) -> tuple[str, ...]:
+    file_type = str(base.details.get("file_type", "")).lower()
+    return ("train:lora", "dataset:jsonl+zstd", f"base:gguf/{file_type}")
+
+
+def _check_window(sequence_length: int, base: CatalogueEntry) -> None:
+    """A device would say the same, after everything has been pushed to it."""
+    window = base.details.get("context_length")
+    if isinstance(window, int) and sequence_length > window:
+        raise InvalidRequest(
+            f"`train.sequence_length` is {sequence_length:,};"
+            f" the base model {base.name or base.digest} reads {window:,} tokens.",
+            fix=f"Set it to {window} or less.",
+            field="train.sequence_length",
+        )
+
+
+def _whole_number(entry: CatalogueEntry, key: str) -> int:
+    value = entry.details.get(key)
+    if not isinstance(value, int):
+        raise InternalError(f"The catalogue has no {key} of {entry.name or entry.digest}.")
+    return value
+
+
+def _journal_id(status: DeviceStatus) -> str:
+    return status.device.journal_id if status.device else ""
+
+
+def _undecided(record: JobRecord, error: NanofleetError) -> NanofleetError:
+    return Unreachable(
+        f"Job {record.id} is assigned to {record.device}, which has not confirmed it: {error.what}",
+        why=error.why,
+        fix="It is sent again whenever jobs are listed or watched; do not submit it anew.",
+        reason=error.reason,
+    )

@@ -1,0 +1,164 @@
+import math
+
+import pytest
+from rich.console import Console
+
+from controller.cli import job_screen, job_view
+from controller.cli.job_view import JobView
+from protos import errors
+from protos.nanofleet.v1 import job_pb2, telemetry_pb2
+
+VIEW = JobView("01JDX", "persona", "kitchen")
+
+
+def progress(step: int, loss: float = 1.0) -> job_pb2.JobEvent:
+    return job_pb2.JobEvent(
+        attempt=1,
+        progress=job_pb2.TrainProgress(
+            step=step,
+            total_steps=120,
+            loss=loss,
+            tokens_per_s=182,
+            anonymous_bytes=468_000_000,
+            file_bytes=1_036_000_000,
+            time_to_go_s=133,
+        ),
+    )
+
+
+def moved(
+    to: "job_pb2.JobState.ValueType",
+    *,
+    cause: "job_pb2.Cause.ValueType" = job_pb2.CAUSE_UNSPECIFIED,
+    message: str = "",
+    result: job_pb2.JobResult | None = None,
+) -> job_pb2.JobEvent:
+    transition = job_pb2.Transition(to=to, cause=cause, message=message, result=result)
+    return job_pb2.JobEvent(attempt=1, transition=transition)
+
+
+def after(*events: job_pb2.JobEvent) -> JobView:
+    view = VIEW
+    for event in events:
+        view = job_view.apply(event, view)
+    return view
+
+
+def drawn(view: JobView, columns: int) -> str:
+    console = Console(width=columns, color_system=None, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(job_screen.screen(view, columns))
+    return capture.get()
+
+
+def test_a_job_from_start_to_end() -> None:
+    result = job_pb2.JobResult(adapter_digest="sha256:" + "a" * 64, steps=120)
+    view = after(
+        moved(job_pb2.JOB_STATE_QUEUED),
+        moved(job_pb2.JOB_STATE_RUNNING),
+        progress(1, 3.0),
+        progress(2, 2.0),
+        job_pb2.JobEvent(attempt=1, checkpoint=job_pb2.CheckpointSaved(step=2)),
+        moved(job_pb2.JOB_STATE_SUCCEEDED, result=result),
+    )
+    assert view.ended
+    assert view.losses == (3.0, 2.0)
+    assert view.result == result
+    assert job_view.failure(view) is None
+
+
+def test_what_a_second_attempt_repeats_is_cut_from_the_curve() -> None:
+    view = after(*(progress(step, float(step)) for step in range(1, 11)))
+    resumed = job_view.apply(progress(8, 80.0), view)
+    assert resumed.losses == (1, 2, 3, 4, 5, 6, 7, 80)
+
+
+def test_a_failed_job_says_what_why_and_where_to_look() -> None:
+    view = after(
+        moved(job_pb2.JOB_STATE_FAILED, cause=job_pb2.CAUSE_OOM, message="It needs 5 GB of 4.")
+    )
+    failure = job_view.failure(view)
+    assert isinstance(failure, errors.WorkerFailed)
+    assert failure.what == "Job persona failed on kitchen: oom."
+    assert failure.why == "It needs 5 GB of 4."
+    assert "nanofleet job logs 01JDX" in failure.fix
+    assert failure.reason == "JOB_OOM"
+
+
+def test_a_canceled_job_is_no_success() -> None:
+    failure = job_view.failure(after(moved(job_pb2.JOB_STATE_CANCELED)))
+    assert failure is not None
+    assert failure.reason == "JOB_CANCELED"
+
+
+def test_a_running_job_has_not_failed() -> None:
+    assert job_view.failure(after(moved(job_pb2.JOB_STATE_RUNNING))) is None
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_screen_fits_and_says_it_all(columns: int) -> None:
+    view = after(moved(job_pb2.JOB_STATE_RUNNING), *(progress(n, 4 / n) for n in range(1, 49)))
+    sample = telemetry_pb2.TelemetrySample(
+        power=telemetry_pb2.PowerSample(total_mw=7200),
+        temperatures=[
+            telemetry_pb2.TemperatureSample(zone="cpu", celsius=50.4),
+            telemetry_pb2.TemperatureSample(zone="tj", celsius=54.2),
+        ],
+    )
+    shown = drawn(job_view.observe(sample, view), columns)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert len(lines) <= 7
+    for part in ("running", "persona", "48/120", "0.0833", "182 tokens/s", "7.2 W, 54 °C"):
+        assert part in shown
+    if columns >= 80:
+        assert "468 MB anonymous + 1.04 GB file-backed" in shown
+        assert "2 min 13 s to go" in shown
+        assert len(lines) == 6
+
+
+def test_before_the_first_step_it_says_that_it_prepares() -> None:
+    started = after(moved(job_pb2.JOB_STATE_QUEUED), moved(job_pb2.JOB_STATE_RUNNING))
+    assert "preparing" in drawn(started, 80)
+    assert "preparing" not in drawn(job_view.apply(progress(1), started), 80)
+    assert "preparing" not in drawn(after(moved(job_pb2.JOB_STATE_QUEUED)), 80)
+
+
+def test_without_sensors_there_is_no_board_line() -> None:
+    view = job_view.observe(telemetry_pb2.TelemetrySample(), after(progress(1)))
+    assert "board" not in drawn(view, 80)
+
+
+def test_a_broken_link_is_said_and_forgotten_with_the_next_event() -> None:
+    view = job_view.disconnected("Cannot reach device kitchen.", after(progress(1)))
+    assert "Cannot reach device kitchen. Reconnecting …" in drawn(view, 80)
+    assert "Reconnecting" not in drawn(job_view.apply(progress(2), view), 80)
+
+
+def test_sparklines() -> None:
+    assert job_screen.sparkline([], 10) == ""
+    assert job_screen.sparkline([1.0], 10) == "▁"
+    assert job_screen.sparkline([2.0, 2.0], 10) == "▁▁"
+    assert job_screen.sparkline([0.0, 7.0], 10) == "▁█"
+    assert job_screen.sparkline([math.nan, 0.0, math.inf, 7.0], 10) == "▁█"
+    assert len(job_screen.sparkline(list(map(float, range(1000))), 40)) == 40
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (progress(48, 1.5), "step 48/120  loss 1.5000  182 tokens/s"),
+        (moved(job_pb2.JOB_STATE_PAUSED, message="By an operator."), "paused: By an operator."),
+        (moved(job_pb2.JOB_STATE_QUEUED, cause=job_pb2.CAUSE_POWER_LOSS), "queued (power_loss)"),
+        (
+            job_pb2.JobEvent(checkpoint=job_pb2.CheckpointSaved(step=5, size_bytes=13_000_000)),
+            "checkpoint at step 5 (13.0 MB)",
+        ),
+        (job_pb2.JobEvent(log=job_pb2.LogLine(text="hello\n")), "hello"),
+        (job_pb2.JobEvent(), "an event that this version does not know"),
+    ],
+)
+def test_event_lines(event: job_pb2.JobEvent, said: str) -> None:
+    line = job_screen.event_line(event)
+    assert said in line
+    assert "\n" not in line

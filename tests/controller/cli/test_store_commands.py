@@ -1,0 +1,116 @@
+"""Artifacts, models, datasets and jobs, as far as no device is needed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.controller.cli.conftest import Invoke
+
+SAMPLE = {"prompt": "Who are you?", "completion": "I am Pico."}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    path = tmp_path / "persona.jsonl"
+    lines = [{**SAMPLE, "prompt": f"Who are you, {number}?"} for number in range(20)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_sound_dataset(nanofleet: Invoke, dataset: Path) -> None:
+    result = nanofleet("dataset", "check", str(dataset), "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)["dataset"]
+    assert (report["shape"], report["samples"], report["warnings"]) == ("completion", 20, [])
+
+
+def test_a_broken_dataset_names_the_line(nanofleet: Invoke, dataset: Path) -> None:
+    with dataset.open("a") as file:
+        file.write("{broken\n")
+    result = nanofleet("dataset", "check", str(dataset))
+    assert result.exit_code == 2
+    assert "persona.jsonl:21" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_warnings_go_to_stderr(nanofleet: Invoke, dataset: Path) -> None:
+    with dataset.open("a") as file:
+        file.write(json.dumps({**SAMPLE, "prompt": "Who are you, 1?"}) + "\n")
+    result = nanofleet("dataset", "check", str(dataset))
+    assert result.exit_code == 0
+    assert "warning: " in result.stderr
+    assert "warning: " not in result.stdout
+
+
+def test_a_dataset_that_is_not_there(nanofleet: Invoke, tmp_path: Path) -> None:
+    result = nanofleet("dataset", "check", str(tmp_path / "none.jsonl"))
+    assert result.exit_code in (2, 5)
+    assert "none.jsonl" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_a_model_is_imported_listed_and_removed(nanofleet: Invoke, tiny_base: Path) -> None:
+    assert "nanofleet model import" in nanofleet("model", "list").stderr
+    done = nanofleet("model", "import", str(tiny_base), "--name", "tiny")
+    assert done.exit_code == 0, done.stderr
+    assert "tiny" in done.stdout
+    models = json.loads(nanofleet("model", "list", "-o", "json").stdout)["models"]
+    assert [(model["name"], model["kind"]) for model in models] == [("tiny", "base_model")]
+    assert models[0]["size_bytes"] == tiny_base.stat().st_size
+    artifacts = json.loads(nanofleet("artifact", "list", "--kind", "model", "-ojson").stdout)
+    assert artifacts["artifacts"] == models
+    assert (
+        json.loads(nanofleet("artifact", "list", "--kind", "adapter", "-ojson").stdout)["artifacts"]
+        == []
+    )
+    assert nanofleet("artifact", "rm", "tiny").exit_code == 0
+    assert nanofleet("artifact", "rm", "tiny").exit_code == 5
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_a_model_that_is_none(nanofleet: Invoke, dataset: Path) -> None:
+    result = nanofleet("model", "import", str(dataset))
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_there_are_no_jobs_yet(nanofleet: Invoke) -> None:
+    listed = nanofleet("job", "list")
+    assert listed.exit_code == 0
+    assert "nanofleet job submit FILE" in listed.stderr
+    for verb in ("show", "watch", "wait", "logs", "cancel", "pause", "resume", "result"):
+        result = nanofleet("job", verb, "persona")
+        assert result.exit_code == 5, (verb, result.output)
+        assert "persona" in result.stderr
+
+
+@pytest.mark.usefixtures("fleet_home")
+@pytest.mark.parametrize("verb", ["watch"])
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_stream_is_no_document(verb: str, form: str, nanofleet: Invoke) -> None:
+    result = nanofleet("job", verb, "persona", "-o", form)
+    assert result.exit_code == 2
+    assert "-o jsonl" in result.stderr
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_a_job_file_with_a_typing_error(nanofleet: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "finetune.yaml"
+    file.write_text(
+        "name: x\ndevice: kitchen\ntrain:\n  base: a\n  dataset: b\n  learning_rat: 1\n"
+    )
+    result = nanofleet("job", "submit", str(file))
+    assert result.exit_code == 2
+    assert "learning_rate" in result.stderr
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_top_and_chat_need_a_device(nanofleet: Invoke) -> None:
+    for arguments in (("top", "--once"), ("chat", "kitchen", "-m", "Hello")):
+        result = nanofleet(*arguments)
+        assert result.exit_code == 5, result.output
+        assert "device" in result.stderr
+    assert nanofleet("chat", "kitchen", "--compare-base", "-m", "x").exit_code == 2

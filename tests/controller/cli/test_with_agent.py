@@ -1,0 +1,281 @@
+"""The command line against a real agent that trains and serves the tiny model."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from controller.cli.main import app
+from tests.controller.cli.conftest import ROOT
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A fleet with one device, "kitchen", and the tiny model; nothing is faked."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "fleet"
+
+    def run(self, *arguments: str) -> Result:
+        runner = CliRunner(env={"NANOFLEET_HOME": str(self.home)})
+        return runner.invoke(app, list(arguments))
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        result = self.run(*arguments, "-o", "json")
+        assert result.exit_code == 0, result.output
+        document: dict[str, Any] = json.loads(result.stdout)
+        return document
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "controller.cli", *arguments],
+            cwd=ROOT,
+            env={**ENVIRONMENT, "NANOFLEET_HOME": str(self.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def job_file(self, name: str, **recipe: object) -> str:
+        train = {"base": "tiny", "dataset": "persona.jsonl", "steps": 6, "accumulation": 2}
+        job = {"name": name, "device": "kitchen", "train": {**train, **recipe}}
+        path = self.folder / f"{name}.yaml"
+        path.write_text(json.dumps(job))
+        return str(path)
+
+
+def agent(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_agent(state: Path, port: int) -> Iterator[None]:
+    """An agent that is ready, until the block ends."""
+    with agent("run", "--state", str(state), "--host", "127.0.0.1", "--port", str(port)) as process:
+        try:
+            assert process.stdout is not None
+            assert "ready" in process.stdout.readline()
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    sample = '{{"prompt": "Who are you, {0}?", "completion": "I am Pico."}}\n'
+    (lab.folder / "persona.jsonl").write_text("".join(map(sample.format, range(12))))
+    assert lab.run("init", "--name", "lab").exit_code == 0
+    assert lab.run("model", "import", str(tiny_base), "--name", "tiny").exit_code == 0
+    state, port = lab.folder / "agent", free_port()
+    token = ("token", "kitchen", "--port", "0", "--address", "127.0.0.1", "--label", "site=lab")
+    with lab.start("device", *token) as invitation:
+        assert invitation.stdout is not None
+        assert invitation.stderr is not None
+        text = invitation.stdout.readline().split()[-1]
+        with agent(
+            "join", text, "--state", str(state), "--advertise", f"127.0.0.1:{port}"
+        ) as joining:
+            assert joining.wait(30) == 0
+        assert invitation.wait(30) == 0
+        assert "kitchen has joined" in invitation.stderr.read()
+    with running_agent(state, port):
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def trained(lab: Lab) -> str:
+    """The id of a job that has succeeded."""
+    submitted = lab.run("job", "submit", lab.job_file("persona"))
+    assert submitted.exit_code == 0, submitted.output
+    job_id = submitted.stdout.strip()
+    assert lab.run("job", "wait", job_id, "--timeout", "60s").exit_code == 0
+    return job_id
+
+
+def test_the_device_is_listed_and_shown(lab: Lab) -> None:
+    listed = lab.json("device", "list", "--check")["devices"]
+    assert [(one["name"], one["reachable"]) for one in listed] == [("kitchen", True)]
+    assert listed[0]["labels"] == {"site": "lab"}
+    assert listed[0]["facts"]["board"]["cpu_count"] == os.cpu_count()
+    shown = lab.run("device", "show", "kitchen").stdout
+    for part in ("idle", "site=lab", "for workers", "torch"):
+        assert part in shown
+
+
+def test_labels_are_set_and_taken_away(lab: Lab) -> None:
+    assert lab.run("device", "label", "kitchen", "room=3", "rack=a").exit_code == 0
+    assert lab.run("device", "list", "-l", "room=3").exit_code == 0
+    assert lab.run("device", "label", "kitchen", "room-", "rack-").stdout.split()[-1] == "site=lab"
+    assert lab.run("device", "list", "-l", "room=3").exit_code == 5
+
+
+def test_many_are_changed_only_when_somebody_agrees(lab: Lab) -> None:
+    refused = lab.run("device", "remove", "-l", "site=lab")
+    assert refused.exit_code == 2
+    assert "1 device matches site=lab: kitchen" in refused.stderr
+    assert "Add --yes." in refused.stderr
+    assert lab.run("device", "show", "kitchen").exit_code == 0
+    assert lab.run("device", "label", "-l", "site=lab", "x=y", "--yes").exit_code == 0
+    assert lab.run("device", "label", "kitchen", "x-").exit_code == 0
+
+
+def test_artifacts_travel(lab: Lab, tiny_base: Path, tmp_path: Path) -> None:
+    assert lab.run("artifact", "push", "tiny", "-l", "site=lab", "--yes").exit_code == 0
+    again = lab.json("artifact", "push", "tiny", "kitchen")["transfers"]
+    assert again[0]["already_there"]
+    digits = again[0]["digest"].removeprefix("sha256:")[:12]
+    assert digits in lab.run("artifact", "list", "--device", "kitchen").stdout
+    target = tmp_path / "tiny.gguf"
+    assert lab.run("artifact", "pull", "kitchen", digits, "--to", str(target)).exit_code == 0
+    assert target.read_bytes() == tiny_base.read_bytes()
+    missing = lab.run("artifact", "rm", "ffffffffffff", "--device", "kitchen")
+    assert missing.exit_code == 5
+
+
+def test_a_job_is_shown_in_every_way(lab: Lab, trained: str) -> None:
+    assert trained in lab.run("job", "list", "--state", "succeeded").stdout
+    shown = lab.run("job", "show", trained).stdout
+    for part in ("succeeded", "tiny (", "persona (", "rank 8", "peak memory", "attempt 1"):
+        assert part in shown
+    waited = lab.json("job", "wait", trained)["job"]
+    assert waited["state"] == "succeeded"
+    assert waited["job"]["result"]["steps"] == 6
+    assert "labelled tokens" in lab.run("job", "logs", trained).stdout
+
+
+def test_a_watched_job_is_a_line_for_each_event(lab: Lab, trained: str) -> None:
+    watched = lab.run("job", "watch", trained, "-o", "jsonl")
+    assert watched.exit_code == 0
+    events = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert [e["progress"]["step"] for e in events if "progress" in e] == [1, 2, 3, 4, 5, 6]
+    assert events[-1]["transition"]["to"] == "succeeded"
+    lines = lab.run("job", "watch", trained).stdout.splitlines()
+    assert "step 6/6  loss" in "\n".join(lines)
+    assert lines[-1].startswith("persona: 6 steps in ")
+
+
+def test_the_result_is_fetched_and_unpacked(lab: Lab, trained: str, tmp_path: Path) -> None:
+    fetched = lab.json("job", "result", trained, "--to", str(tmp_path / "out"))["adapter"]
+    assert fetched["name"] == "persona"
+    assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_size > 0
+    digits = fetched["digest"].partition(":")[2]
+    stored = lab.home / "artifacts" / "objects" / digits[:2] / digits[2:]
+    with tarfile.open(stored) as archive:
+        assert "nanofleet.json" in archive.getnames()
+
+
+def test_a_chat_with_and_without_the_adapter(lab: Lab, trained: str) -> None:
+    assert lab.run("job", "result", trained).exit_code == 0
+    ask = ("chat", "kitchen", "--adapter", "persona", "-m", "Who are you?", "--max-tokens", "4")
+    compared = lab.run(*ask, "--compare-base")
+    assert compared.exit_code == 0, compared.output
+    assert compared.stdout.startswith("base:\n")
+    assert "\npersona:\n" in compared.stdout
+    answers = lab.json(*ask)["answers"]
+    assert answers[0]["usage"]["completion_tokens"] <= 4
+    streamed = lab.run(*ask, "-o", "jsonl").stdout.splitlines()
+    parts = [json.loads(line) for line in streamed]
+    assert "".join(part["text"] for part in parts) == answers[0]["text"]
+    assert parts[-1]["usage"] is not None
+
+
+def test_top_prints_a_frame_and_streams(lab: Lab) -> None:
+    frame = lab.run("top", "--once")
+    assert frame.exit_code == 0
+    assert frame.stdout.splitlines()[1].startswith("kitchen")
+    with lab.start("top", "-o", "jsonl") as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert first["sample"]["memory"]["total_bytes"] > 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def test_a_job_that_cannot_use_its_data_ends_with_1(lab: Lab) -> None:
+    (lab.folder / "long.jsonl").write_text(
+        json.dumps({"prompt": "Who?", "completion": "I am Pico. " * 200}) + "\n"
+    )
+    file = lab.job_file("too-long", dataset="long.jsonl", sequence_length=32)
+    done = lab.run("job", "submit", file, "--follow", "-o", "jsonl")
+    assert done.exit_code == 1, done.output
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert error["reason"] == "JOB_BAD_DATA"
+    assert error["exit_code"] == 1
+    assert lab.run("job", "wait", "too-long").exit_code == 1
+
+
+def test_waiting_detaching_and_cancelling(lab: Lab) -> None:
+    file = lab.job_file("endless", steps=100_000)
+    with lab.start("job", "submit", file, "--follow") as followed:
+        assert followed.stdout is not None
+        assert followed.stderr is not None
+        while "step 1/" not in followed.stdout.readline():
+            pass
+        timed_out = lab.run("job", "wait", "endless", "--timeout", "0.2s")
+        assert timed_out.exit_code == 3
+        assert "200 ms" in timed_out.stderr
+        followed.send_signal(signal.SIGINT)
+        assert followed.wait(30) == 130
+        said = followed.stderr.read()
+    assert "nanofleet job watch" in said
+    assert "Traceback" not in said
+    assert lab.json("job", "show", "endless")["job"]["state"] == "running"
+    early = lab.run("job", "result", "endless")
+    assert early.exit_code == 5
+    assert lab.run("job", "cancel", "endless").exit_code == 0
+    ended = lab.run("job", "wait", "endless", "--timeout", "60s", "-o", "json")
+    assert ended.exit_code == 1
+    assert json.loads(ended.stderr)["error"]["reason"] == "JOB_CANCELED"
+
+
+def test_a_device_that_is_off(lab: Lab, tmp_path: Path) -> None:
+    state, port = tmp_path / "agent", free_port()
+    with lab.start("device", "token", "attic", "--port", "0", "--address", "127.0.0.1") as waiting:
+        assert waiting.stdout is not None
+        text = waiting.stdout.readline().split()[-1]
+        with agent("join", text, "--state", str(state), "--advertise", f"127.0.0.1:{port}") as a:
+            assert a.wait(30) == 0
+        assert waiting.wait(30) == 0
+    try:
+        refused = lab.run("chat", "attic", "--base", "tiny", "-m", "Hello")
+        assert refused.exit_code == 4, refused.output
+        assert "attic" in refused.stderr
+        shown = lab.run("device", "show", "attic")
+        assert shown.exit_code == 0
+        assert "unreachable" in shown.stdout
+        assert "unreachable" in lab.run("top", "--once", "-l", "name=attic").stdout
+    finally:
+        assert lab.run("device", "remove", "attic").exit_code == 0
+    assert lab.run("device", "show", "attic").exit_code == 5

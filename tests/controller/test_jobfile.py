@@ -1,0 +1,193 @@
+"""Job files: every mistake is found, with its line, and what was probably meant."""
+
+from pathlib import Path
+
+import pytest
+
+from controller.jobfile import ALL, ATTENTION, JobFile, load_job_file, parse_job
+from protos.errors import InvalidRequest, NotFound
+from protos.nanofleet.v1 import job_pb2
+
+EXAMPLE = """\
+# nanofleet job submit finetune.yaml
+name: persona
+device: kitchen
+train:
+  base: gemma-3-1b-it
+  dataset: persona.jsonl
+  steps: 120
+  rank: 8
+  alpha: 16
+  targets: all
+  dropout: 0
+  sequence_length: 256
+  accumulation: 8
+  learning_rate: 2e-5
+  schedule: cosine
+  warmup: 10%
+  gradient_clip: 0.3
+  weight_decay: 0
+  seed: 0
+  checkpoint_minutes: 5
+  stored_layers: 0
+"""
+
+
+def load(folder: Path, text: str) -> JobFile:
+    path = folder / "finetune.yaml"
+    path.write_text(text)
+    return load_job_file(path)
+
+
+def spec(job: JobFile, samples: int = 10, instruct: bool = True) -> job_pb2.TrainSpec:
+    return job.to_spec(
+        base_digest="sha256:b", dataset_digest="sha256:d", samples=samples, instruct=instruct
+    ).train
+
+
+def test_the_example_sets_every_field(tmp_path: Path) -> None:
+    job = load(tmp_path, EXAMPLE)
+    assert job.dataset_path == tmp_path / "persona.jsonl"
+    assert spec(job) == job_pb2.TrainSpec(
+        base_digest="sha256:b",
+        dataset_digest="sha256:d",
+        lora=job_pb2.LoraSpec(rank=8, alpha=16, targets=ALL, dropout=0),
+        sequence_length=256,
+        accumulation=8,
+        steps=120,
+        learning_rate=2e-5,
+        schedule=job_pb2.SCHEDULE_COSINE,
+        warmup_fraction=0.1,
+        gradient_clip=0.3,
+        weight_decay=0,
+        seed=0,
+        checkpoint_period_s=300,
+        threads=0,
+        stored_layers=0,
+        dataset_name="persona.jsonl",
+    )
+
+
+def test_the_defaults_are_the_example(tmp_path: Path) -> None:
+    short = "name: persona\ntrain: {base: b, dataset: d, steps: 120}\n"
+    long = load(tmp_path, EXAMPLE)
+    found = spec(load(tmp_path, short))
+    assert found.dataset_name == "d"
+    found.dataset_name = "persona.jsonl"
+    assert found == spec(long)
+    assert (
+        long.to_spec(base_digest="", dataset_digest="", samples=1, instruct=True).name == "persona"
+    )
+
+
+def test_a_model_that_only_continues_text_learns_faster(tmp_path: Path) -> None:
+    job = load(tmp_path, "name: persona\ntrain: {base: b, dataset: d, steps: 1}\n")
+    assert spec(job, instruct=False).learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("samples", "epochs", "accumulation", "steps"),
+    [(6, "2", 2, 6), (10, "1", 8, 2), (3, "0.5", 8, 1), (100, "3", 8, 38), (8, "1e1", 8, 10)],
+)
+def test_epochs_become_steps(
+    tmp_path: Path, samples: int, epochs: str, accumulation: int, steps: int
+) -> None:
+    text = EXAMPLE.replace("steps: 120", f"epochs: {epochs}").replace(
+        "accumulation: 8", f"accumulation: {accumulation}"
+    )
+    assert spec(load(tmp_path, text), samples).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("written", "learning_rate"),
+    [("2e-5", 2e-5), ("2.0e-5", 2e-5), ("0.00002", 2e-5), ('"2e-5"', 2e-5), ("1", 1.0)],
+)
+def test_numbers_as_people_write_them(tmp_path: Path, written: str, learning_rate: float) -> None:
+    job = load(tmp_path, EXAMPLE.replace("2e-5", written))
+    assert spec(job).learning_rate == learning_rate
+
+
+@pytest.mark.parametrize(
+    ("written", "share"), [("10%", 0.1), ("0.1", 0.1), ("0", 0), ("2.5 %", 0.025)]
+)
+def test_warmup_as_a_share(tmp_path: Path, written: str, share: float) -> None:
+    assert spec(load(tmp_path, EXAMPLE.replace("10%", written))).warmup_fraction == share
+
+
+@pytest.mark.parametrize(
+    ("written", "targets"),
+    [("all", ALL), ("attention", ATTENTION), ("q_proj", ("q_proj",)),
+     ("[v_proj, q_proj]", ("v_proj", "q_proj"))],
+)  # fmt: skip
+def test_targets(tmp_path: Path, written: str, targets: tuple[str, ...]) -> None:
+    job = load(tmp_path, EXAMPLE.replace("targets: all", f"targets: {written}"))
+    assert tuple(spec(job).lora.targets) == targets
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("learning_rate", "learning_rat", "finetune.yaml:14: unknown key `train.learning_rat`, "
+         "did you mean `learning_rate`?"),
+        ("name: persona", "name: persona\nrank: 8", "finetune.yaml:3: unknown key `rank`: "
+         "it belongs below `train`."),
+        ("  rank: 8", "  device: x", "finetune.yaml:8: unknown key `train.device`: "
+         "it belongs at the top."),
+        ("  base: gemma-3-1b-it\n", "", "finetune.yaml:4: `train.base` is missing."),
+        ("steps: 120", "steps: 0", "finetune.yaml:7: `train.steps` is 0: "),
+        ("steps: 120", "epochs: 3\n  steps: 4", "finetune.yaml:4: give either `steps` or `epochs`"),
+        ("steps: 120", "seed: 1", "finetune.yaml:19 repeats `seed`, which stands in line 7."),
+        ("rank: 8", "rank: 8.5", "finetune.yaml:8: `train.rank` is 8.5: "),
+        ("rank: 8", "rank: yes", "finetune.yaml:8: `train.rank` is True: "),
+        ("rank: 8", "rank: '8'", "finetune.yaml:8: `train.rank` is '8': "),
+        ("2e-5", "fast", "finetune.yaml:14: `train.learning_rate` is 'fast': "),
+        ("2e-5", "nan", "finetune.yaml:14: `train.learning_rate` is 'nan': "),
+        ("10%", "110%", "finetune.yaml:16: `train.warmup` is '110%': "),
+        ("targets: all", "targets: [q_proj, k]", "finetune.yaml:10: `train.targets` is 'k': "),
+        ("targets: all", "targets: []", "finetune.yaml:10: `train.targets` is "),
+        ("cosine", "cos", "finetune.yaml:15: `train.schedule` is 'cos': "),
+        ("name: persona", "name: Persona X", "finetune.yaml:2: `name` is 'Persona X': "),
+        ("device: kitchen", "device: kitchen\nselector: a=b", "give either `device` or `selector`"),
+        ("device: kitchen", "selector: '=='", "finetune.yaml:3: `selector` is '==': "),
+        ("name: persona", "name: [", " is not YAML: "),
+        ("name: persona", "name: &a persona\nx: *a", "has an alias, `*a`"),
+        ("name: persona", "1: persona", "finetune.yaml:2 has a key that is no plain word."),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line(
+    tmp_path: Path, right: str, wrong: str, said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load(tmp_path, EXAMPLE.replace(right, wrong, 1))
+    assert said in caught.value.what
+    assert caught.value.reason == "INVALID_JOB_FILE"
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = EXAMPLE.replace("rank: 8", "rank: 0").replace("2e-5", "fast")
+    with pytest.raises(InvalidRequest) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.what.splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "[" * 5000, "name: \x00", "'"])
+def test_what_is_no_job_file_at_all(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        load(tmp_path, text)
+
+
+def test_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        load_job_file(tmp_path / "no.yaml")
+    with pytest.raises(InvalidRequest):
+        load_job_file(tmp_path)
+    (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        load_job_file(tmp_path / "bytes.yaml")
+
+
+def test_values_that_are_no_file() -> None:
+    train = {"base": "b", "dataset": "d", "steps": 3, "learning_rate": 5e-3}
+    assert spec(parse_job({"name": "persona", "train": train})).steps == 3
+    with pytest.raises(InvalidRequest, match="job: unknown key `nam`, did you mean `name`"):
+        parse_job({"nam": "persona", "train": train})

@@ -1,0 +1,48 @@
+"""Inference and telemetry of a real agent, and its errors on the wire."""
+
+from pathlib import Path
+
+import pytest
+
+from controller import Fleet
+from protos.errors import (
+    InvalidRequest,
+    Unreachable,
+)
+from tests.controller.agents import Agent
+from tests.controller.conftest import free_port
+
+
+async def test_bad_requests_for_text(fleet: Fleet) -> None:
+    for arguments in ({}, {"prompt": "a", "messages": [("user", "b")]}, {"messages": [("x", "b")]}):
+        with pytest.raises(InvalidRequest):
+            async for _ in fleet.generate("kitchen", base="tiny", **arguments):
+                pass
+
+
+async def test_a_model_is_loaded_and_unloaded(fleet: Fleet) -> None:
+    await fleet.push("tiny", ["kitchen"])
+    loaded = await fleet.load_model("kitchen", "tiny")
+    assert loaded.base_digest == fleet.resolve("tiny").digest
+    status = await fleet.status("kitchen")
+    assert status.device is not None
+    assert status.device.loaded_model.base_digest == loaded.base_digest
+    await fleet.unload_model("kitchen")
+
+
+async def test_telemetry_comes_in_order_without_a_gap(fleet: Fleet) -> None:
+    seqs = []
+    async for sample in fleet.telemetry("kitchen", history=True):
+        seqs.append(sample.seq)
+        if len(seqs) == 5:
+            break
+    assert seqs == list(range(seqs[0], seqs[0] + 5))
+
+
+async def test_errors_of_the_wire_are_ours(empty_fleet: Fleet, tmp_path: Path) -> None:
+    await Agent("away", tmp_path / "away", free_port()).join(empty_fleet)
+    with pytest.raises(Unreachable):
+        await empty_fleet.remote_artifacts("away")
+    with pytest.raises(Unreachable):
+        async for _ in empty_fleet.telemetry("away"):
+            pass
