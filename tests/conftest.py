@@ -1,15 +1,27 @@
 """Fixtures of all parts: one tiny model, as the checkpoint and as the files that devices get."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.tiny import build_hugging_face_folder
 
 # A shell that runs the tests in the background has them, and all their children, ignore Ctrl-C,
 # which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No property is about time: a machine that stalls for a second must not fail one. What hangs is
+# ended by pytest's own timeout. CI draws the same examples each time; people's runs explore.
+settings.register_profile(
+    "nanofleet",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("nanofleet")
 
 
 @pytest.fixture(scope="session")

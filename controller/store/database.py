@@ -8,6 +8,7 @@ is. ``write`` takes the write lock at its start and waits for it; ``read`` never
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from protos.errors import Busy, DiskFull, InvalidRequest, Refused
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _BUSY_TIMEOUT_S = 30.0
+_BUSY_PAUSE_S = 0.005
 
 
 class Store:
@@ -115,8 +117,27 @@ def _unusable(said: str) -> InvalidRequest:
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Puts the database into WAL mode, which it keeps.
+
+    The change needs the file alone, and SQLite does not wait for that: of several that open a new
+    database at once all but one hear "locked" at once, whatever the timeout. So we wait here.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts import adapter, digest, manifest
@@ -217,9 +217,7 @@ def test_a_changed_archive_is_refused(packed: Path, tmp_path: Path, change: str)
     assert not (tmp_path / "out").exists()
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200)
 @given(st.data())
 def test_damage_gives_the_same_manifest_or_a_refusal(tmp_path: Path, data: st.DataObject) -> None:
     folder, path = tmp_path / "small", tmp_path / "small.tar"

@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts import base_model, ggml_types, gguf_header
@@ -304,9 +304,7 @@ def test_skipping_an_array_keeps_nothing(tmp_path: Path) -> None:
     assert peak_bytes < 1 << 20
 
 
-@settings(
-    max_examples=300, deadline=2_000, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300)
 @given(st.binary(max_size=4_096))
 def test_rubbish_behind_the_magic_number_is_refused(tmp_path: Path, rubbish: bytes) -> None:
     path = tmp_path / "rubbish.gguf"
@@ -314,9 +312,7 @@ def test_rubbish_behind_the_magic_number_is_refused(tmp_path: Path, rubbish: byt
     refusal(path)
 
 
-@settings(
-    max_examples=300, deadline=2_000, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_header_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever it says then, all tensors lie in the file."""
