@@ -11,7 +11,7 @@ import typer
 from artifacts import headroom
 from controller.cli import options, output
 from controller.cli.output import Format
-from protos.errors import DiskFull, InvalidRequest
+from protos.errors import AlreadyExists, DiskFull, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,7 +58,7 @@ def demo(
             signal.signal(number, signal.default_int_handler)
     with _telling_of_failure(chosen):
         _check_room(chosen)
-        story = Story(folder.resolve() if folder else next_folder(FOLDER), screen)
+        story = Story(new_folder(chosen) if folder else next_folder(FOLDER), screen)
         told = False
         try:
             outcome = asyncio.run(story.tell())
@@ -100,6 +100,19 @@ def _telling_of_failure(folder: Path) -> "Iterator[None]":
             fix="Choose another one with --folder.",
             field="folder",
         ) from error
+
+
+def new_folder(folder: Path) -> Path:
+    """Made, unless it is there and empty: a fleet that is in it already is somebody's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise AlreadyExists(
+            f"The demo's folder {folder} holds something already.",
+            why="The demo begins from nothing, and would mix its fleet with what is there.",
+            fix="Choose a new or an empty folder with --folder.",
+            field="folder",
+        )
+    return folder
 
 
 def next_folder(parent: Path) -> Path:

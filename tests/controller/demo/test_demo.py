@@ -16,7 +16,7 @@ from artifacts.samples import Message
 from controller.demo import command, story
 from controller.demo.command import next_folder
 from controller.jobfile import load_job_file
-from protos.errors import DiskFull
+from protos.errors import AlreadyExists, DiskFull
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-m", "controller.cli", "demo", "-o", "json")
@@ -70,6 +70,7 @@ def test_a_folder_that_is_a_fleet_already_is_refused_and_left_alone(tmp_path: Pa
         [*COMMAND, "--folder", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 5
+    assert "--folder" in json.loads(done.stderr)["error"]["fix"]
     assert "already" in done.stderr
     assert (fleet / "authority" / "key.pem").read_bytes() == before
     assert agents_below(tmp_path) == []
@@ -110,6 +111,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         )
         assert done.returncode == 2, done.stderr
         assert json.loads(done.stderr)["error"]["what"].count(str(tmp_path)) or not arguments
+
+
+@pytest.mark.parametrize("held", ["notes.txt", "fleet/authority"])
+def test_a_folder_that_holds_something_is_refused_in_the_words_of_its_option(
+    tmp_path: Path, held: str
+) -> None:
+    (tmp_path / held).mkdir(parents=True)
+    with pytest.raises(AlreadyExists, match="holds something already") as refused:
+        command.demo(folder=tmp_path)
+    assert "--folder" in refused.value.fix
+    assert refused.value.field == "folder"
+    assert [path.name for path in tmp_path.iterdir()] == [held.split("/")[0]]
 
 
 def test_a_disk_without_room_is_refused_first(
