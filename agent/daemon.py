@@ -1,11 +1,13 @@
 """The agent: everything is built here, started here, and stopped here, in this order.
 
-    lock ─ identity ─ sweep ─ store ─ journal ─ recovery ─ memory ─ runner, model host ─ server
+    lock ─ identity ─ ballast ─ sweep ─ store ─ journal ─ recovery
+         ─ memory ─ runner, model host ─ server
 
 Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
 
     jobs         Runner.run: the queue, one job at a time. Its end ends the agent.
     telemetry    recorder.record: a sample a second. Started again when it fails.
+    ballast      Ballast.keep: room for the next start, kept again once there is some.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -22,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent import identity
+from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.jobs import recovery
@@ -72,6 +75,8 @@ class Agent:
     def __init__(self, config: Config, state: Path, credentials: identity.Credentials) -> None:
         self._config = config
         clock = SystemClock()
+        self._ballast = Ballast(state)
+        self._ballast.give_up_if_needed()
         orphans.sweep(state / "workers", clock.boot_id)
         self._store = ArtifactStore(
             state / "artifacts", reserve_bytes=config.artifacts.reserve_mib * _MIB
@@ -133,6 +138,7 @@ class Agent:
             credentials,
             state / identity.FOLDER,
         )
+        self._ballast.restore()
 
     async def serve(self, ready: Callable[[int], None]) -> None:
         """Listens, calls ``ready`` with the port, and runs until SIGTERM or SIGINT."""
@@ -141,6 +147,7 @@ class Agent:
             port = await self._server.start(self._config.listen)
             jobs = asyncio.create_task(self._runner.run(), name="jobs")
             telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
+            ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             asked = asyncio.create_task(stop.wait(), name="signal")
             ready(port)
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -148,9 +155,9 @@ class Agent:
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
             await self._host.close()
-            for task in (telemetry, asked):
+            for task in (telemetry, ballast, asked):
                 task.cancel()
-            await asyncio.wait((jobs, telemetry, asked))
+            await asyncio.wait((jobs, telemetry, ballast, asked))
             jobs.result()
         finally:
             self._ring.close()
