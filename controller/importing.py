@@ -2,11 +2,13 @@
 
 NumPy and the tokenizer's libraries cost a hundred megabytes that the controller would never give
 back, and a damaged checkpoint can take a process down. The child speaks JSON lines (see
-artifacts/convert/__main__.py); its stderr is kept for the case that it ends without a result.
+artifacts/convert/__main__.py); its stderr is kept for the case that it ends without a result. It
+ends with this process, also when this one is killed: nobody would take what it writes.
 """
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,8 +39,8 @@ async def convert(
             field="file_type",
         )
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "artifacts.convert", "model", str(folder), str(target)),
-        *("--type", file_type),
+        *(sys.executable, "-m", "artifacts.convert", "--parent", str(os.getpid())),
+        *("model", str(folder), str(target), "--type", file_type),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

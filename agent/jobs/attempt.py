@@ -121,8 +121,10 @@ class Attempt:
             self._worker.kill()
 
     async def _run(self) -> tuple[TrainingReport, Exit]:
-        worker = self._worker = await self._start()
+        base, dataset = await asyncio.to_thread(self._inputs)
+        worker = self._worker = await self._launched(base)
         try:
+            await self._begin(worker, base, dataset)
             last = await self._follow(worker)
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
@@ -132,17 +134,19 @@ class Attempt:
             raise
         return last, exit
 
-    async def _start(self) -> Worker[TrainingReport]:
+    async def _launched(self, base: Path) -> Worker[TrainingReport]:
         means = self._means
-        base, dataset = await asyncio.to_thread(self._inputs)
         await means.enter(base, self._train, self._name)
-        worker = await means.launcher.start(
+        return await means.launcher.start(
             MODULE,
             TrainingReport,
             self._folder / LOG_NAME,
             name="training",
             group=means.limit(),
         )
+
+    async def _begin(self, worker: Worker[TrainingReport], base: Path, dataset: Path) -> None:
+        """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
         start = StartTraining(
@@ -152,12 +156,11 @@ class Attempt:
             base_path=str(base),
             dataset_path=str(dataset),
             job_folder=str(self._folder),
-            threads=self._train.threads or means.threads or len(os.sched_getaffinity(0)),
+            threads=self._train.threads or self._means.threads or len(os.sched_getaffinity(0)),
         )
         await _send(worker, TrainingCommand(start=start))
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
-        return worker
 
     def _inputs(self) -> tuple[Path, Path]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,8 +178,10 @@ class Attempt:
                     return report
                 await self.note(report)
         except FrameError as error:
-            _LOG.error("the training worker is given up: %s", error)
             worker.kill()
+            said = f"The training worker sent what is no report: {error}."
+            failed = WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=said)
+            return TrainingReport(failed=failed)
         return TrainingReport()
 
     async def note(self, report: TrainingReport) -> None:

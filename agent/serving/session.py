@@ -1,6 +1,7 @@
 """The life of one inference worker: its reports go to the requests that they belong to.
 
-When it dies, every request that it was busy with ends with WorkerFailed, and only those.
+When it dies, every request that it was busy with ends with WorkerFailed, and only those. One that
+sends what is no report is ended: what it sends next cannot be trusted either.
 """
 
 import asyncio
@@ -110,7 +111,11 @@ class Session:
             async for report in self.worker.reports():
                 said = self._take(report) or said
         except FrameError as error:
-            said = f"It sent what is no report: {error}."
+            said = f"The inference worker sent what is no report: {error}."
+            self.worker.kill()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            _LOG.exception("inference worker %d is given up", self.worker.pid)
+            said = f"The inference worker sent a report that cannot be taken in: {error!r}."
             self.worker.kill()
         self.worker.finish()
         exit = await self.worker.wait(_GOODBYE_S)

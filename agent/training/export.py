@@ -2,10 +2,11 @@
 from, in one archive.
 
 ``PeftModel.from_pretrained`` loads the files unchanged. The GGUF LoRA is made by the converter in a
-process of its own, from the very files that are packed.
+process of its own, from the very files that are packed; it ends with this one.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def _peft_config(config: LoraConfig) -> bytes:
 
 def _convert(folder: Path, base: Path) -> None:
     target = folder / adapter.GGUF
-    command = [sys.executable, "-m", "artifacts.convert", "adapter"]
+    command = [sys.executable, "-m", "artifacts.convert", "--parent", str(os.getpid()), "adapter"]
     child = subprocess.run(
         [*command, str(folder), str(base), str(target)], stdout=subprocess.PIPE, check=False
     )

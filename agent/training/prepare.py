@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from agent.training import token_file
 from agent.training.failures import bad_line, explain
 from agent.training.token_file import Example, Totals
-from agent.workers.channel import end_with
 from artifacts import base_model, dataset
+from artifacts.parent import end_with
 from protos.nanofleet.v1 import job_pb2
 
 if TYPE_CHECKING:

@@ -11,23 +11,21 @@ know no more of the agent's doings than this module.
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import os
-import signal
 import struct
-import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Generic, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+
+from artifacts.parent import end_with
 
 M = TypeVar("M", bound=Message)
 
 # A frame holds one report or command; text is chunked far below this.
 MAX_FRAME_BYTES = 4 << 20
 _LENGTH = struct.Struct(">I")
-_PR_SET_PDEATHSIG = 1
 
 
 class FrameError(Exception):
@@ -65,8 +63,9 @@ class FrameReader(Generic[M]):
         head = self._file.read(_LENGTH.size)
         if len(head) < _LENGTH.size:
             return None
-        body = self._file.read(length_of(head))
-        return self._kind.FromString(body)
+        length = length_of(head)
+        body = self._file.read(length)
+        return None if len(body) < length else decoded(self._kind, body)
 
     def close(self) -> None:
         self._file.close()
@@ -86,6 +85,14 @@ def length_of(head: bytes) -> int:
     return int(length)
 
 
+def decoded(kind: type[M], body: bytes) -> M:
+    """Bytes that are no message count as no frame: to read on behind them would be a guess."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise FrameError(f"a frame of {len(body)} bytes is no {kind.DESCRIPTOR.name}") from None
+
+
 async def read_frames(stream: asyncio.StreamReader, kind: type[M]) -> AsyncIterator[M]:
     """The messages of a worker until it closes its end, for the agent's event loop."""
     while True:
@@ -93,7 +100,7 @@ async def read_frames(stream: asyncio.StreamReader, kind: type[M]) -> AsyncItera
             body = await stream.readexactly(length_of(await stream.readexactly(_LENGTH.size)))
         except asyncio.IncompleteReadError:
             return
-        yield kind.FromString(body)
+        yield decoded(kind, body)
 
 
 def attach(argv: Sequence[str] | None, commands: type[M]) -> tuple[FrameReader[M], FrameWriter]:
@@ -107,13 +114,3 @@ def attach(argv: Sequence[str] | None, commands: type[M]) -> tuple[FrameReader[M
     arguments = parser.parse_args(argv)
     end_with(arguments.parent)
     return FrameReader(arguments.commands, commands), FrameWriter(arguments.reports)
-
-
-def end_with(parent: int) -> None:
-    """From here on the kernel kills this process when the thread that spawned it ends.
-
-    The check of the parent closes the race with one that died before.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(f"process {parent}, which started this one, is gone")

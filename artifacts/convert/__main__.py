@@ -3,6 +3,8 @@
     python -m artifacts.convert model FOLDER OUT.gguf --type q8_0
     python -m artifacts.convert adapter FOLDER BASE.gguf OUT.gguf
 
+With ``--parent PID`` before the command it ends with that process, which started it.
+
 Speaks JSON lines on stdout: any number of progress lines, then one result or one error.
 
     {"event": "progress", "written_bytes": 8388608, "total_bytes": 1069305376}
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from artifacts.convert import Conversion, FileType, Progress, convert_adapter, convert_model
+from artifacts.parent import end_with
 from protos.errors import InternalError, InvalidRequest, NanofleetError
 
 # Of the total, between two lines: a hundred lines tell a person all there is to see.
@@ -32,6 +35,8 @@ _PROGRESS_STEP = 0.01
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.parent:
+        end_with(arguments.parent)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as lines:
         os.dup2(2, 1)
         try:
@@ -51,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m artifacts.convert")
+    parser.add_argument("--parent", type=int, help="the process that it ends with")
     commands = parser.add_subparsers(dest="command", required=True)
     model = commands.add_parser("model", help="a checkpoint folder to a GGUF base model")
     model.add_argument("folder", type=Path)

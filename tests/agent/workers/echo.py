@@ -38,6 +38,8 @@ def main() -> None:
                 reports.write(LogLine(text="hanging"))
                 while True:
                     signal.pause()
+            case "babble":
+                os.write(reports._descriptor, (3).to_bytes(4, "big") + b"\xff\xff\xff")
             case "eat":
                 eaten = [b"x" * (1 << 20) for _ in range(1 << 10)]
                 reports.write(LogLine(text=f"{len(eaten)} MiB and still here"))

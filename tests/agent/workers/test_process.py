@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.workers import orphans
+from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Launcher, Worker
 from protos.errors import WorkerFailed
 from protos.nanofleet.v1.job_pb2 import LogLine
@@ -135,6 +136,13 @@ async def test_its_children_end_with_it(launcher: Launcher, log: Path) -> None:
     worker.kill()
     await worker.wait()
     await readable(descriptor)
+
+
+async def test_bytes_that_are_no_message_are_no_frame(launcher: Launcher, log: Path) -> None:
+    worker = await start(launcher, log)
+    with pytest.raises(FrameError, match="a frame of 3 bytes is no LogLine"):
+        await answers(worker, "babble")
+    await worker.wait()
 
 
 async def test_who_does_not_end_is_ended(launcher: Launcher, log: Path) -> None:

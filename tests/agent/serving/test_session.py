@@ -1,0 +1,55 @@
+"""A worker that breaks the protocol is ended, and those who wait for it hear of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.serving.session import Session
+from agent.workers.process import Launcher
+from artifacts.digest import of_bytes
+from protos.errors import WorkerFailed
+from protos.nanofleet.v1.inference_pb2 import GenerateRequest
+from protos.nanofleet.v1.worker_pb2 import InferenceCommand, InferenceReport, OpenModel
+
+BASE = of_bytes(b"base")
+
+
+@pytest.fixture
+async def session(tmp_path: Path) -> AsyncIterator[Session]:
+    launcher = Launcher(tmp_path, "boot-1")
+    worker = await launcher.start(
+        "tests.agent.serving.babbler", InferenceReport, tmp_path / "log", name="inference"
+    )
+
+    async def ended(_: Session) -> None:
+        pass
+
+    made = Session(worker, BASE, on_end=ended)
+    await worker.send(InferenceCommand(open=OpenModel()))
+    await made.ready()
+    yield made
+    worker.kill()
+    await made.close()
+
+
+async def answer(session: Session, prompt: str) -> str:
+    request = GenerateRequest(prompt=prompt)
+    generation = session.begin(request)
+    await session.start(generation, request, "")
+    return "".join([response.text async for response in generation.responses()])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        ("no message", "The inference worker sent what is no report: a frame of 3 bytes is no"),
+        ("open", "The inference worker sent a report that cannot be taken in"),
+    ],
+)
+async def test_what_is_no_report_ends_the_session(session: Session, prompt: str, why: str) -> None:
+    with pytest.raises(WorkerFailed, match=why):
+        await asyncio.wait_for(answer(session, prompt), timeout=30)
+    assert (await asyncio.wait_for(session.worker.wait(), timeout=30)).code == -9
+    assert not session.suits(BASE, 0)
