@@ -2,7 +2,8 @@
 
 A job is accepted only when it could run: its spec is sound, its artifacts are here, its memory is
 predicted to fit. The artifacts are pinned before the job is journalled, so that at no moment an
-accepted job lacks them; a pin that a crash left without a job is removed at the next start.
+accepted job lacks them. A job that is not accepted after all lets go of them again; a pin that a
+crash left without a job is removed at the next start.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ from pathlib import Path
 from agent.jobs import spec as specs
 from agent.jobs import states
 from agent.jobs.records import Records
-from agent.jobs.runner import Runner, pin, tidy
+from agent.jobs.runner import Runner, full_disk_told, pin, tidy, unpin
 from agent.jobs.states import CancelAsked, PauseAsked, ResumeAsked
+from agent.threads import in_thread
 from artifacts import digest as digests
 from artifacts import requested
 from artifacts.store import ArtifactStore
@@ -41,18 +43,26 @@ class Desk:
         self._runner = runner
         self._jobs = jobs
         self._admit = admit
+        self._submitting = asyncio.Lock()  # of two that bring one job, neither unpins the other's
 
     async def submit(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> Job:
         specs.checked_id(job_id)
         if generation < 1:
             raise InvalidRequest("The generation starts at 1.", field="generation")
         train = specs.parsed(spec).train
-        if not await self._is_known(job_id):
-            await self._check_room()
-            await asyncio.to_thread(self._accept, job_id, train)
-        job = await self._records.write(
-            self._journal.submit, job_id, generation, spec, submitted_by
-        )
+        async with self._submitting:
+            is_new = not await self._is_known(job_id)
+            if is_new:
+                await self._check_room()
+            try:
+                if is_new:
+                    await in_thread(self._accept, job_id, train)
+                job = await self._records.write(
+                    self._journal.submit, job_id, generation, spec, submitted_by
+                )
+            except BaseException:
+                await self._let_go_of_unknown(job_id, train)
+                raise
         self._runner.wake()
         return job
 
@@ -89,6 +99,14 @@ class Desk:
         active = await self._records.read(self._journal.count, tuple(states.ACTIVE))
         if active >= _MOST_ACTIVE:
             raise Busy(f"{active} jobs wait on this device already.", retry_after_s=60)
+
+    async def _let_go_of_unknown(self, job_id: str, train: TrainSpec) -> None:
+        """Asked of the journal, because a caller that gave up does not stop a commit."""
+        if await self._is_known(job_id):
+            self._runner.wake()
+            return
+        with full_disk_told(job_id):
+            await in_thread(unpin, self._store, job_id, train)
 
     def _accept(self, job_id: str, train: TrainSpec) -> None:
         """Blocking: it reads the base model's header and writes the pins."""

@@ -114,11 +114,11 @@ class Runner:
         records, means = self._means.records, self._means
         entry = await records.read(records.journal.entry, job.id)
         if states.apply(entry.standing, ending.event).state in states.ENDED:
-            with _full_disk_told(job.id):
-                await asyncio.to_thread(unpin, means.store, job)
+            with full_disk_told(job.id):
+                await asyncio.to_thread(unpin, means.store, job.id, job.spec.train)
         job = await self._journal(job.id, ending.event, ending.account)
         if job.state in states.ENDED:
-            with _full_disk_told(job.id):
+            with full_disk_told(job.id):
                 await asyncio.to_thread(tidy, means.store, means.jobs, job)
         return job
 
@@ -138,7 +138,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _full_disk_told(job_id: str) -> Iterator[None]:
+def full_disk_told(job_id: str) -> Iterator[None]:
     """A pin that cannot be removed for want of space must not end the queue: the next start of the
     agent removes it."""
     try:
@@ -156,15 +156,14 @@ def pin(store: ArtifactStore, job_id: str, train: TrainSpec) -> None:
         store.pin(Digest(digest), pin_owner(job_id))
 
 
-def unpin(store: ArtifactStore, job: Job) -> None:
-    train = job.spec.train
+def unpin(store: ArtifactStore, job_id: str, train: TrainSpec) -> None:
     for digest in (train.base_digest, train.dataset_digest):
-        store.unpin(Digest(digest), pin_owner(job.id))
+        store.unpin(Digest(digest), pin_owner(job_id))
 
 
 def tidy(store: ArtifactStore, jobs: Path, job: Job) -> None:
     """Lets go of what an ended job needed. The log stays, and what a failed one left behind."""
-    unpin(store, job)
+    unpin(store, job.id, job.spec.train)
     if job.state == states.FAILED:
         return
     for entry in (jobs / job.id).glob("*"):

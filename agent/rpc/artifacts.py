@@ -5,20 +5,18 @@ link breaks, what was synced stays, and the next upload starts there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import BinaryIO
 
 from agent.rpc.access import Context
+from agent.threads import in_thread
 from artifacts import digest as digests
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore, StoredArtifact, Upload
 from protos.errors import InvalidRequest, OffsetMismatch
 from protos.nanofleet.v1 import artifact_pb2, artifact_pb2_grpc
 from protos.transport import CHUNK_BYTES, UPLOAD_BEGUN
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Larger ones would only cost memory.
 _MOST_CHUNK_BYTES = 1 << 20
@@ -51,8 +49,8 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         async with self._upload(digest, header) as upload:
             await context.send_initial_metadata((UPLOAD_BEGUN,))
             async for request in request_iterator:
-                await _in_thread(upload.write, _chunk(request))
-            stored = await _in_thread(upload.commit)
+                await in_thread(upload.write, _chunk(request))
+            stored = await in_thread(upload.commit)
         return artifact_pb2.PutArtifactResponse(artifact=_message(stored))
 
     @asynccontextmanager
@@ -70,7 +68,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         finally:
             await asyncio.wait([opening])
             if opening.exception() is None:
-                await _in_thread(opening.result().close)
+                await in_thread(opening.result().close)
 
     async def GetArtifact(  # noqa: N802
         self, request: artifact_pb2.GetArtifactRequest, context: Context
@@ -95,17 +93,6 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
     ) -> artifact_pb2.DeleteArtifactResponse:
         await asyncio.to_thread(self._store.delete, digests.parse(request.digest))
         return artifact_pb2.DeleteArtifactResponse()
-
-
-async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As ``asyncio.to_thread``, but the caller is cancelled only when the thread is done: the next
-    call must not come while this one still runs."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.gather(work, return_exceptions=True)  # nobody is left to hear how it ended
-        raise
 
 
 async def _header(

@@ -21,16 +21,14 @@ from pathlib import Path
 from agent.memory.residents import Residents
 from agent.serving.adapters import Adapters
 from agent.serving.session import Session
+from agent.threads import in_thread
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts import digest as digests
 from artifacts import requested
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.errors import (
-    InUse,
-    Refused,
-)
+from protos.errors import DiskFull, InUse, Refused
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
 from protos.nanofleet.v1.device_pb2 import LoadedModel
 from protos.nanofleet.v1.inference_pb2 import GenerateRequest, GenerateResponse, LoadModelResponse
@@ -62,6 +60,7 @@ class ModelHost:
     def __init__(self, means: HostMeans) -> None:
         self._means = means
         self._changing = asyncio.Lock()  # one load or unload at a time
+        self._holding = asyncio.Lock()  # of the model's pin and memory: taken or given back
         self._session: Session | None = None
 
     @property
@@ -155,8 +154,9 @@ class ModelHost:
 
     async def _open(self, base: Digest, context_length: int) -> Session:
         means = self._means
-        path = await asyncio.to_thread(self._pinned, base, context_length)
         try:
+            async with self._holding:
+                path = await in_thread(self._pinned, base, context_length)
             worker = await means.launcher.start(
                 MODULE, InferenceReport, means.log, name="inference", group=means.limit()
             )
@@ -201,5 +201,11 @@ class ModelHost:
             await self._let_go(session.base_digest)
 
     async def _let_go(self, base: Digest) -> None:
-        self._means.residents.end_model()
-        await asyncio.to_thread(self._means.store.unpin, base, PIN_OWNER)
+        """In the order of what happened: a model that is loaded again right after a crash keeps
+        the pin and the memory that it has claimed since."""
+        async with self._holding:
+            self._means.residents.end_model()
+            try:
+                await in_thread(self._means.store.unpin, base, PIN_OWNER)
+            except DiskFull as error:
+                _LOG.warning("%s stays pinned until the next start: %s", digests.short(base), error)
