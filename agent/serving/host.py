@@ -62,6 +62,8 @@ class ModelHost:
     def __init__(self, means: HostMeans) -> None:
         self._means = means
         self._changing = asyncio.Lock()  # one load or unload at a time
+        # After a crash the pin goes before the next request's comes, not after it.
+        self._pinning = asyncio.Lock()
         self._session: Session | None = None
 
     @property
@@ -155,7 +157,8 @@ class ModelHost:
 
     async def _open(self, base: Digest, context_length: int) -> Session:
         means = self._means
-        path = await asyncio.to_thread(self._pinned, base, context_length)
+        async with self._pinning:
+            path = await asyncio.to_thread(self._pinned, base, context_length)
         try:
             worker = await means.launcher.start(
                 MODULE, InferenceReport, means.log, name="inference", group=means.limit()
@@ -202,4 +205,5 @@ class ModelHost:
 
     async def _let_go(self, base: Digest) -> None:
         self._means.residents.end_model()
-        await asyncio.to_thread(self._means.store.unpin, base, PIN_OWNER)
+        async with self._pinning:
+            await asyncio.to_thread(self._means.store.unpin, base, PIN_OWNER)
