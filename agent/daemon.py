@@ -87,6 +87,7 @@ class Agent:
         self._records = Records(journal)
         self._residents = Residents(_budget(config))
         self._limits = limits.find()
+        self._state_number = state.stat().st_ino
         if isinstance(self._limits, limits.Absent):
             _LOG.info("workers run without a memory limit: %s", self._limits.why)
         launcher = Launcher(state / "workers", clock.boot_id)
@@ -178,13 +179,17 @@ class Agent:
             await self._host.make_room()
 
     def _limit(self, worker: str) -> Callable[[], limits.Group | None]:
-        """A fresh control group for each worker, as large as what all workers may use."""
+        """A fresh control group for each worker, as large as what all workers may use. It bears
+        the number of the state folder: another agent on this machine would take it away between
+        its making and its use.
+        """
+        name = f"{worker}-{self._state_number}"
 
         def group() -> limits.Group | None:
             if isinstance(self._limits, limits.Absent):
                 return None
             try:
-                return self._limits.make(worker, self._residents.budget.usable_bytes)
+                return self._limits.make(name, self._residents.budget.usable_bytes)
             except OSError as error:
                 _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
                 return None

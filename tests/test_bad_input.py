@@ -22,10 +22,10 @@ import pytest
 
 from controller import Fleet, load_job_file
 from controller.cli.main import app
+from controller.demo.processes import free_port
 from protos import errors, status
 from protos.nanofleet.v1 import artifact_pb2, inference_pb2, job_pb2
 from tests.controller.agents import Agent
-from tests.controller.conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = '{"prompt": "Who are you?", "completion": "I am Pico."}\n'
@@ -243,7 +243,7 @@ def test_ctrl_c_ends_what_waits(lab: Lab, line: str) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
 

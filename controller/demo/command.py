@@ -15,6 +15,7 @@ from protos.errors import AlreadyExists, DiskFull, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from types import FrameType
 
     from controller.demo.processes import Agent
 
@@ -55,7 +56,7 @@ def demo(
     # Ended from outside, the demo takes its agents with it: they have sessions of their own.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _as_ctrl_c)
     with _telling_of_failure(chosen):
         _check_room(chosen)
         story = Story(new_folder(chosen) if folder else next_folder(FOLDER), screen)
@@ -73,6 +74,16 @@ def demo(
     screen.say(f"Everything lies in {story.folder}; the figures are in summary.json.")
     if keep:
         screen.say(_how_to_talk(story.folder, story.agents.values()))
+
+
+def _as_ctrl_c(number: int, frame: "FrameType | None") -> None:
+    """Ends the demo as Ctrl-C would at this moment: where an event loop runs, its story is
+    cancelled. An exception raised into the middle of the loop would be told as a traceback.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # ignored, in a shell's background
+        handler = signal.default_int_handler
+    handler(number, frame)
 
 
 def _check_room(folder: Path) -> None:

@@ -6,6 +6,8 @@ it, ``nanofleet-agent join`` and ``nanofleet-agent run``.
 
 import asyncio
 import contextlib
+import errno
+import random
 import signal
 import socket
 import subprocess
@@ -18,15 +20,37 @@ from pathlib import Path
 from protos.errors import WorkerFailed
 
 AGENT = (sys.executable, "-m", "agent.cli")
-START_S = 20.0
+# An agent that ends is noticed at once; this is for one that hangs.
+START_S = 60.0
 STOP_S = 10.0
+_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that is free, and stays so while its agent is down.
+
+    Not one of those that the kernel gives to connections and to servers that ask for any: between
+    two starts of the agent somebody would get it, one time in some thousands.
+    """
+    for port in random.SystemRandom().sample(_never_given(), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise WorkerFailed("No port on loopback is free.", fix="End some of the programs that listen.")
+
+
+def _never_given() -> range:
+    """The ports below the kernel's range; all, where that leaves too few."""
+    try:
+        lowest = int(_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest = 32_768
+    return range(10_000, lowest) if lowest >= 20_000 else range(10_000, 65_536)
 
 
 @dataclass(slots=True)

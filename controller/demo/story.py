@@ -13,7 +13,7 @@ from pathlib import Path
 
 from controller import Fleet
 from controller.demo.outcome import Answer, Outcome, summary
-from controller.demo.processes import Agent
+from controller.demo.processes import START_S, Agent
 from controller.demo.screen import Following, Screen
 from controller.jobfile import load_job_file
 from protos.errors import WorkerFailed
@@ -72,7 +72,7 @@ class Story:
                     fleet.new_token, agent.name, address=server.address, labels={"demo": "yes"}
                 )
                 await agent.join(token.text)
-                await server.joined(agent.name, 10)
+                await server.joined(agent.name, START_S)
         for agent in self.agents.values():
             await agent.start()
             self._screen.done(

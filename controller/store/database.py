@@ -133,7 +133,6 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            # By its text: Python 3.10 does not tell the code.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_BUSY_PAUSE_S)

@@ -77,9 +77,9 @@ class Daemon:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
-    def stop(self) -> str:
-        """SIGTERM; returns what it logged after it was ready."""
-        return self._end(signal.SIGTERM)
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
+        """An orderly end; returns what it logged after it was ready."""
+        return self._end(number)
 
     def _end(self, number: signal.Signals) -> str:
         if self._process is None:
@@ -87,7 +87,7 @@ class Daemon:
         process, self._process = self._process, None
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
-        if number == signal.SIGTERM:
+        if number != signal.SIGKILL:
             assert process.returncode == 0, said
         return said
 

@@ -1,7 +1,6 @@
 """nanofleet-agent as a person meets it: its text and its exit codes, also when things are wrong."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -80,10 +79,10 @@ def test_it_stops_quietly_and_frees_its_folder(daemon: Daemon) -> None:
     daemon.stop()
 
 
-def test_both_signals_are_an_orderly_end(daemon: Daemon) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_are_an_orderly_end(daemon: Daemon, number: signal.Signals) -> None:
     daemon.start()
-    os.kill(daemon.pid, signal.SIGINT)
-    assert "Traceback" not in daemon.stop()
+    assert "Traceback" not in daemon.stop(number)
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agent import doctor, probe
 from agent.doctor import CHECKS, Check, Finding, examine, report, worst
 from agent.findings import Found, Level, Site
+from controller.demo.processes import free_port
 from protos.errors import WorkerFailed
 from tests.jetson import trees
 from tests.jetson.trees import Tree, write
 
 NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.timezone.utc)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def write_certificate(path: Path, start: datetime.datetime, end: datetime.datetime) -> None:

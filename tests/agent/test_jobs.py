@@ -22,6 +22,8 @@ from tests.agent.jobs.samples import FIRST, SECOND, spec_bytes, train_spec
 
 BASE = artifact_pb2.ARTIFACT_KIND_BASE_MODEL
 DATASET = artifact_pb2.ARTIFACT_KIND_DATASET
+# Steps of a job that a test ends: no machine is so fast that it ends by itself before.
+ENDLESS = 100_000
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +183,7 @@ async def test_the_agent_is_killed_and_then_stopped_in_the_middle_of_a_job(
     kitchen: Kitchen,
 ) -> None:
     """kill -9: the next agent goes on from the checkpoint. SIGTERM: one is written first."""
-    spec = kitchen.spec(steps=80, accumulation=2, checkpoint_period_s=1)
+    spec = kitchen.spec(steps=ENDLESS, accumulation=2, checkpoint_period_s=1)
     async with kitchen.daemon.stubs() as stubs:
         await kitchen.stock(stubs)
         await submit(stubs, spec)
@@ -194,21 +196,23 @@ async def test_the_agent_is_killed_and_then_stopped_in_the_middle_of_a_job(
     kitchen.daemon.stop()
     kitchen.daemon.start()
     async with kitchen.daemon.stubs() as stubs:
+        await until(stubs, lambda event: event.attempt == 3 and event.HasField("progress"))
+        await stubs.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=FIRST))
         job = await ended(stubs)
         history = [event async for event in events(stubs)]
 
-    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job
-    assert job.result.steps == 80
     assert [(attempt.cause, attempt.state) for attempt in job.attempts] == [
         (job_pb2.CAUSE_WORKER_CRASH, job_pb2.JOB_STATE_FAILED),
         (job_pb2.CAUSE_UNSPECIFIED, job_pb2.JOB_STATE_QUEUED),
-        (job_pb2.CAUSE_UNSPECIFIED, job_pb2.JOB_STATE_SUCCEEDED),
+        (job_pb2.CAUSE_CANCELED, job_pb2.JOB_STATE_CANCELED),
     ]
     begins = [resumed_at(event) for event in history if "resuming after" in event.log.text]
     assert begins[0] >= saved.checkpoint.step
     assert job.attempts[1].message == f"Stopped after step {begins[1]}."
     steps = [event.progress.step for event in history if event.attempt > 1 and event.progress.step]
-    assert steps == list(range(begins[0] + 1, 81)), "nothing is done twice after an orderly stop"
+    assert steps == list(range(begins[0] + 1, steps[-1] + 1)), (
+        "nothing is done twice after an orderly stop"
+    )
     seqs = [event.seq for event in history]
     assert seqs == list(range(1, len(seqs) + 1))
 
@@ -220,7 +224,7 @@ def resumed_at(event: JobEvent) -> int:
 async def test_pause_resume_and_cancel(kitchen: Kitchen) -> None:
     async with kitchen.daemon.stubs() as stubs:
         await kitchen.stock(stubs)
-        await submit(stubs, kitchen.spec(steps=500))
+        await submit(stubs, kitchen.spec(steps=ENDLESS))
         await submit(stubs, kitchen.spec(steps=2), SECOND)
         await until(stubs, lambda event: event.progress.step >= 2)
 
@@ -258,7 +262,7 @@ async def test_a_job_that_is_cancelled_while_it_is_being_paused(kitchen: Kitchen
     """The worker may still report that it stopped; what counts is what was asked last."""
     async with kitchen.daemon.stubs() as stubs:
         await kitchen.stock(stubs)
-        await submit(stubs, kitchen.spec(steps=500))
+        await submit(stubs, kitchen.spec(steps=ENDLESS))
         await until(stubs, lambda event: event.progress.step >= 1)
         await stubs.jobs.PauseJob(job_pb2.PauseJobRequest(job_id=FIRST))
         job = (await stubs.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=FIRST))).job
@@ -270,7 +274,7 @@ async def test_a_job_that_is_cancelled_while_it_is_being_paused(kitchen: Kitchen
 async def test_a_submission_is_idempotent_and_conflicts_are_named(kitchen: Kitchen) -> None:
     async with kitchen.daemon.stubs() as stubs:
         await kitchen.stock(stubs)
-        spec = kitchen.spec(steps=500)
+        spec = kitchen.spec(steps=ENDLESS)
         await asyncio.gather(*(submit(stubs, spec) for _ in range(5)))
         jobs = (await stubs.jobs.ListJobs(job_pb2.ListJobsRequest())).jobs
         assert [job.id for job in jobs] == [FIRST]

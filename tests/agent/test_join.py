@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent import identity, join
+from controller.demo.processes import free_port
 from protos import status
 from protos.errors import InvalidRequest, NanofleetError, Unauthenticated, Unreachable
 from protos.identity import Identity, Role
@@ -142,9 +142,7 @@ def test_a_certificate_for_another_key_is_not_kept(controller: Controller, tmp_p
 
 
 def test_nobody_is_there(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    token = join.parse_token(f"id.secret.{'a' * 52}@127.0.0.1:{port}")
+    token = join.parse_token(f"id.secret.{'a' * 52}@127.0.0.1:{free_port()}")
     with pytest.raises(Unreachable, match="Cannot reach the controller"):
         join.join(token, tmp_path, "")
 

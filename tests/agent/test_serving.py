@@ -69,14 +69,21 @@ async def worker_pid(stubs: Stubs) -> int:
 
 
 async def test_telemetry_tells_the_speed_while_there_is_one(stubs: Stubs, tiny_base: Path) -> None:
-    request = asked(tiny_base, max_tokens=200)
-    generating = asyncio.create_task(answer(stubs, request))
+    seen = asyncio.Event()
+
+    async def generate() -> None:
+        """Again and again: an answer may come and go between two samples."""
+        while not seen.is_set():
+            responses = await answer(stubs, asked(tiny_base, max_tokens=200))
+            assert responses[-1].usage.decode_tokens_per_s > 0
+
+    generating = asyncio.create_task(generate())
     fast = await server(stubs, lambda sample: sample.HasField("tokens_per_s"))
     assert fast.tokens_per_s > 0
-    usage = (await generating)[-1].usage
-    assert usage.decode_tokens_per_s > 0
+    seen.set()
+    await generating
     idle = server(stubs, lambda sample: not sample.HasField("tokens_per_s"))
-    await asyncio.wait_for(idle, timeout=30)
+    await asyncio.wait_for(idle, timeout=60)
 
 
 async def test_a_request_loads_the_model_and_streams(stubs: Stubs, tiny_base: Path) -> None:
@@ -133,12 +140,15 @@ async def test_a_crash_fails_the_requests_in_flight_and_no_later_one(
 
 
 async def test_a_client_that_leaves_stops_its_request(stubs: Stubs, tiny_base: Path) -> None:
-    calls = [stubs.inference.Generate(asked(tiny_base, max_tokens=200)) for _ in range(8)]
+    long, many = asked(tiny_base, max_tokens=200), 30
+    await answer(stubs, long)  # loads the model
+    one_s = (await answer(stubs, long))[-1].usage.decode_s
+    calls = [stubs.inference.Generate(long) for _ in range(many)]
     await calls[0].read()
     for call in calls:
         call.cancel()
     responses = await answer(stubs, asked(tiny_base))
-    assert responses[-1].usage.queue_s < 2
+    assert responses[-1].usage.queue_s < many * one_s / 2, "it waited for answers to nobody"
 
 
 async def test_wrong_requests(stubs: Stubs, tiny_base: Path) -> None:

@@ -35,8 +35,8 @@ class Agent:
         async with fleet.enrolment("127.0.0.1", 0) as server:
             token = fleet.new_token(self.name, address=server.address, labels=labels or {})
             process = self._run("join", token.text, "--advertise", f"127.0.0.1:{self.port}")
-            await server.joined(self.name, 30)
-            said, _ = process.communicate(timeout=30)
+            await server.joined(self.name, 60)
+            said, _ = process.communicate(timeout=60)
             assert process.returncode == 0, said
 
     def start(self) -> None:

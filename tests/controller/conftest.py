@@ -1,13 +1,13 @@
 """One fleet with one running device, for the tests that only need some."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from controller import Fleet
+from controller.demo.processes import free_port
 from tests.controller.agents import Agent
 
 DATASET = "".join(
@@ -15,12 +15,6 @@ DATASET = "".join(
     f'{{"role": "assistant", "content": "I am a small robot, {n}."}}]}}\n'
     for n in range(6)
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="package")

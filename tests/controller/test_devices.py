@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from controller import Fleet
+from controller.demo.processes import free_port
 from protos.errors import (
     InvalidRequest,
     NotFound,
 )
 from tests.controller.agents import Agent
-from tests.controller.conftest import free_port
 
 
 async def test_a_device_tells_what_it_is(fleet: Fleet) -> None:

@@ -40,7 +40,7 @@ async def reason_of(call: object) -> NanofleetError:
 
 async def test_a_device_joins_and_is_known(fleet: Fleet, server: EnrolmentServer) -> None:
     token = fleet.new_token("kitchen", address=server.address, labels={"site": "lab"})
-    waiting = asyncio.ensure_future(server.joined("kitchen", 10))
+    waiting = asyncio.ensure_future(server.joined("kitchen", 60))
     joined = await Joiner(token.text).join()
     record = await waiting
     assert record.name == "kitchen"
@@ -67,7 +67,7 @@ async def test_the_presented_chain_has_the_pinned_authority(
 async def test_an_agent_says_its_own_address(fleet: Fleet, server: EnrolmentServer) -> None:
     token = fleet.new_token("kitchen", address=server.address)
     await Joiner(token.text).join(agent_address="kitchen.local:9000")
-    assert (await server.joined("kitchen", 1)).address == "kitchen.local:9000"
+    assert (await server.joined("kitchen", 60)).address == "kitchen.local:9000"
 
 
 async def test_a_token_is_spent_once(fleet: Fleet, server: EnrolmentServer) -> None:

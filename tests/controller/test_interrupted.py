@@ -24,7 +24,7 @@ def test_an_import_that_is_interrupted(tiny_folder: Path, tmp_path: Path) -> Non
     while not (children := children_of(process.pid)):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert not any(child.is_running() for child in children)
@@ -51,7 +51,7 @@ async def test_a_push_that_is_interrupted_goes_on_later(running: Path, tmp_path:
         while not any(incoming.glob("*.journal")):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "Traceback" not in said
         [again] = await fleet.push("large", "kitchen")

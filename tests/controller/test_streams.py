@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from controller import Fleet
+from controller.demo.processes import free_port
 from protos.errors import (
     InvalidRequest,
     Unreachable,
 )
 from tests.controller.agents import Agent
-from tests.controller.conftest import free_port
 
 
 async def test_bad_requests_for_text(fleet: Fleet) -> None:

@@ -52,10 +52,14 @@ def test_ctrl_c_ends_what_runs_and_the_fleet_goes_on(running: Path) -> None:
         samples = fleet.telemetry("kitchen")
         next(samples)
         interrupting = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-        interrupting.start()
-        with pytest.raises(KeyboardInterrupt):
+
+        def watch() -> None:
+            interrupting.start()
             for _ in samples:
                 pass
+
+        with pytest.raises(KeyboardInterrupt):
+            watch()
         assert fleet.status("kitchen").reachable
 
 

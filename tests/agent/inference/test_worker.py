@@ -133,7 +133,7 @@ def spawned() -> Iterator[Worker]:
         while reports.read() is not None:
             pass
         reports.close()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def test_a_file_that_is_no_model_ends_the_worker_with_a_sentence(
     base.write_bytes(content)
     with spawned() as worker:
         failed = worker.open(base).worker_failed
-        assert worker.process.wait(timeout=30) == 1
+        assert worker.process.wait(timeout=60) == 1
     assert failed.cause == job_pb2.CAUSE_BAD_DATA
     assert "garbage.gguf could not be loaded" in failed.message
     assert "import it again" in failed.message
@@ -284,7 +284,7 @@ def test_a_worker_ends_when_its_agent_closes_the_pipe_in_the_middle_of_an_answer
         worker.start(1, asked(max_tokens=450))
         worker.report()
         worker.hang_up()
-        assert worker.process.wait(timeout=30) == 0
+        assert worker.process.wait(timeout=60) == 0
 
 
 def test_a_worker_that_was_asked_nothing_ends_quietly() -> None:
@@ -299,4 +299,4 @@ def test_a_second_open_is_a_defect_of_the_agent_and_says_so(lively_base_q8: Path
         report = worker.open(lively_base_q8)
         assert report.WhichOneof("report") == "worker_failed"
         assert "open" in report.worker_failed.message
-        assert worker.process.wait(timeout=30) == 1
+        assert worker.process.wait(timeout=60) == 1

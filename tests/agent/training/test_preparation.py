@@ -72,7 +72,7 @@ def test_the_child_dies_with_its_worker(
         descriptor = os.pidfd_open(child)
         worker.kill()
         worker.wait()
-        died, _, _ = select.select([descriptor], [], [], 20)
+        died, _, _ = select.select([descriptor], [], [], 60)
         if not died:
             os.kill(child, signal.SIGKILL)
         os.close(descriptor)

@@ -186,38 +186,40 @@ def test_llama_says_what_was_learned(tiny_base: Path, unpacked: Path, maker: Exa
 def test_kills_stops_and_pauses_change_no_number(
     run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
 ) -> None:
-    """Three attempts of one job: killed, stopped, then paused on the way to its end."""
+    """Three attempts of one job: stopped, killed, then paused on the way to its end.
+
+    The first checkpoint is one that was asked for: one that comes with time may come too late.
+    """
     expected = losses(run.reports)
     folder = tmp_path / "disturbed"
 
     with Worker(tiny_base, persona_file, folder, SPEC) as worker:
-        worker.until(lambda r: r.WhichOneof("report") == "checkpoint")
-        killed = worker.until(lambda r: r.progress.step > 0)
-        worker.process.send_signal(signal.SIGKILL)
-        worker.process.wait()
-
-    # Another thread count would change the numbers: the checkpoint's is kept.
-    with Worker(tiny_base, persona_file, folder, SPEC, threads=2) as worker:
-        started = worker.until(lambda r: r.WhichOneof("report") == "started")
-        assert started[-1].started.threads == 1
-        assert 0 < started[-1].started.resumed_at_step <= killed[-1].progress.step
-        assert "Going on with 1 threads" in started[0].log.text
-        middle = worker.until(lambda r: r.progress.step > 0)
+        begin = worker.until(lambda r: r.progress.step > 0)
         worker.send(stop=worker_pb2.StopTraining())
         stopped = worker.finish()
         assert worker.process.returncode == 0
         assert stopped[-1].WhichOneof("report") == "stopped"
 
+    # Another thread count would change the numbers: the checkpoint's is kept.
+    with Worker(tiny_base, persona_file, folder, SPEC, threads=2) as worker:
+        started = worker.until(lambda r: r.WhichOneof("report") == "started")
+        assert started[-1].started.threads == 1
+        assert started[-1].started.resumed_at_step == stopped[-1].stopped.step > 0
+        assert "Going on with 1 threads" in started[0].log.text
+        killed = worker.until(lambda r: r.progress.step > 0)
+        worker.process.send_signal(signal.SIGKILL)
+        worker.process.wait()
+
     with Worker(tiny_base, persona_file, folder, SPEC) as worker:
         started = worker.until(lambda r: r.WhichOneof("report") == "started")
-        assert started[-1].started.resumed_at_step == stopped[-1].stopped.step
+        assert started[-1].started.resumed_at_step >= stopped[-1].stopped.step
         worker.send(pause=worker_pb2.PauseTraining())
         paused = worker.until(lambda r: r.WhichOneof("report") == "paused")
         worker.send(resume=worker_pb2.ResumeTraining())
         last = worker.finish()
         assert last[-1].WhichOneof("report") == "finished", worker.log()
 
-    found = losses([*killed, *middle, *stopped, *paused, *last])
+    found = losses([*begin, *stopped, *killed, *paused, *last])
     assert found == {step: loss for step, loss in expected.items() if step in found}
     assert 60 in found
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"

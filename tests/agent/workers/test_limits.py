@@ -1,6 +1,7 @@
 """Control groups: both versions as trees of files, and the real thing where it is permitted."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -71,11 +72,11 @@ async def test_the_kernel_enforces_it_and_proves_it(tmp_path: Path) -> None:
         pytest.skip(found.why)
     (tmp_path / "workers").mkdir()
     launcher = Launcher(tmp_path / "workers", "boot-1")
-    group = found.make(f"test-{tmp_path.name}", 64 << 20)
+    group = found.make(f"test-{os.getpid()}", 64 << 20)
     worker = await launcher.start(
         "tests.agent.workers.echo", LogLine, tmp_path / "log", name="echo", group=group
     )
     await worker.send(LogLine(text="eat"))
-    exit = await asyncio.wait_for(worker.wait(), 30)
+    exit = await asyncio.wait_for(worker.wait(), 60)
     assert exit.out_of_memory
     assert not group.folder.exists()

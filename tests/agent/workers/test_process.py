@@ -1,6 +1,7 @@
 """Real processes: the pipe, the log, and that nothing is left of a worker that has ended."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -55,7 +56,11 @@ async def test_a_conversation(launcher: Launcher, log: Path) -> None:
 
 
 def held() -> tuple[set[str], list[bytes]]:
-    """The descriptors of this process, and the commands of its children."""
+    """The descriptors of this process, and the commands of its children.
+
+    What earlier tests dropped is collected first, and not between two looks.
+    """
+    gc.collect()
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children]
     return {entry.name for entry in Path("/proc/self/fd").iterdir()}, commands

@@ -81,7 +81,7 @@ def test_ctrl_c_stops_waiting_without_a_traceback(start: Start) -> None:
     while "Ctrl-C" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(60) == 130
     assert "Traceback" not in process.stderr.read()
 
 

@@ -108,7 +108,7 @@ def test_a_reader_that_goes_away_is_no_error(start: Start) -> None:
     assert process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_version(nanofleet: Invoke) -> None:
