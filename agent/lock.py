@@ -7,12 +7,15 @@ others whom to talk to.
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protos.errors import InUse, Unreachable
 
 FILE = "agent.lock"
+# An agent holds the lock for hours; `status` and `doctor`, which ask for it, for microseconds.
+_TRIES, _PAUSE_S = 10, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +29,23 @@ class StateLock:
 
     def __init__(self, state: Path) -> None:
         self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._locked():
             os.close(self._descriptor)
             raise InUse(
                 f"An agent is running with the state folder {state} already.",
                 fix="Stop it first, or give this one another folder with --state.",
-            ) from None
+            )
         os.ftruncate(self._descriptor, 0)
+
+    def _locked(self) -> bool:
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_PAUSE_S)
+            else:
+                return True
+        return False
 
     def tell(self, address: str) -> None:
         """Leaves the address for `nanofleet-agent status`."""
