@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from agent import config as configs
 from protos import errors, extras
+from protos.error_document import document_of
 from protos.exit_codes import ExitCode, code_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _installed(run, arguments)
     except errors.NanofleetError as error:
         is_json = getattr(arguments, "output", "text") == "json"
-        print(_error_json(error) if is_json else _error_text(error), file=sys.stderr)
+        shown = document({"error": document_of(error)}) if is_json else _error_text(error)
+        print(shown, file=sys.stderr)
         return code_of(error)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -51,22 +53,6 @@ def _installed(run: Callable[[argparse.Namespace], int], arguments: argparse.Nam
 def _error_text(error: errors.NanofleetError) -> str:
     parts = (("error: ", error.what), ("  why: ", error.why), ("  fix: ", error.fix))
     return "\n".join(label + sentence for label, sentence in parts if sentence)
-
-
-def _error_json(error: errors.NanofleetError) -> str:
-    """The same keys as nanofleet's, on stderr."""
-    shown = {
-        "type": type(error).__name__,
-        "reason": error.reason,
-        "what": error.what,
-        "why": error.why,
-        "fix": error.fix,
-        "field": error.field or None,
-        "retryable": error.retryable,
-        "retry_after_s": error.retry_after_s,
-        "exit_code": int(code_of(error)),
-    }
-    return document({"error": shown})
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,8 @@ low-level ones: their signatures move between releases, which is why the agent p
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NewType
 
 import llama_cpp
@@ -90,3 +92,29 @@ class Vocabulary:
         return int(
             llama_cpp.llama_token_to_piece(self._handle, token, buffer, len(buffer), 0, False)
         )
+
+
+def _ignore(level: int, text: bytes, data: ctypes.c_void_p) -> None:
+    """llama.cpp describes every model that it loads, at length, on stderr."""
+
+
+# At module level: C calls it for as long as the process lives.
+_silent = llama_cpp.llama_log_callback(_ignore)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Vocabulary]:
+    """The tokenizer in a base model's file, without the weights; freed at the end of the block."""
+    llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
+    settings = llama_cpp.llama_model_default_params()
+    settings.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
+    if not model:
+        raise InvalidRequest(
+            f"llama.cpp cannot read the vocabulary of {path}.",
+            fix="Import the base model again.",
+        )
+    try:
+        yield Vocabulary(model)
+    finally:
+        llama_cpp.llama_model_free(model)

@@ -37,7 +37,7 @@ def prepare(
 
     Raises TrainingFailure, InvalidDataset, OSError.
     """
-    from agent.training import vocabulary as vocabularies
+    from agent.tokens import vocabulary as vocabularies
     from agent.training.examples import ExampleMaker
     from artifacts.chat_template import ChatTemplate
 

@@ -17,9 +17,8 @@ from functools import partial
 
 from controller.cli import output
 from controller.cli.output import Format
-from controller.cli.plain import Plain
+from protos.error_document import document_of
 from protos.errors import NanofleetError
-from protos.exit_codes import code_of
 
 _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 # Commands and paths in a message stay whole, to be copied.
@@ -28,26 +27,12 @@ _FOLD = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
 
 def report(error: NanofleetError, form: Format) -> None:
     if form is not Format.TABLE:
-        sys.stderr.write(output.document({"error": as_plain(error)}, form))
+        sys.stderr.write(output.document({"error": {**document_of(error)}}, form))
     elif sys.stderr.isatty():
         sys.stderr.write(_text(error, shutil.get_terminal_size().columns))
     else:
         sys.stderr.write(_text(error, None))
     sys.stderr.flush()
-
-
-def as_plain(error: NanofleetError) -> dict[str, Plain]:
-    return {
-        "type": type(error).__name__,
-        "reason": error.reason,
-        "what": error.what,
-        "why": error.why,
-        "fix": error.fix,
-        "field": error.field or None,
-        "retryable": error.retryable,
-        "retry_after_s": error.retry_after_s,
-        "exit_code": int(code_of(error)),
-    }
 
 
 def wanted_format(arguments: Sequence[str]) -> Format:

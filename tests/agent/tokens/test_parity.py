@@ -7,8 +7,8 @@ import pytest
 
 from agent.inference import engine
 from agent.inference.chat import Chat
+from agent.tokens import vocabulary as vocabularies
 from agent.tokens.vocabulary import Vocabulary
-from agent.training import vocabulary as vocabularies
 from agent.training.examples import ExampleMaker
 from artifacts import base_model
 from artifacts.chat_template import ChatTemplate

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from agent.tokens import vocabulary as vocabularies
 from agent.tokens.vocabulary import Vocabulary
-from agent.training import vocabulary as vocabularies
 from agent.training.examples import ExampleMaker
 from artifacts import base_model
 from artifacts.base_model import BaseModel
