@@ -21,11 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from artifacts import headroom
 from protos.errors import DiskFull, InternalError, Refused
 
 SCHEMA_VERSION = 1
 # Every so many light transactions one is synced; so many event numbers a power cut can take.
 SYNC_EVERY = 64
+# With less than that free, SQLite has no room for its shared index, and calls it an I/O error.
+_INDEX_BYTES = 32 << 10
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -74,6 +77,7 @@ class Database:
     """Blocking, and for one thread at a time."""
 
     def __init__(self, path: Path, boot_id: str) -> None:
+        self._path = path
         self._unsynced = 0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -82,6 +86,7 @@ class Database:
             self._db.execute("PRAGMA cache_size=-512")
             self.journal_id = self._opened(boot_id)
         except sqlite3.DatabaseError as error:
+            self._check_room(error)
             raise InternalError(
                 f"The journal {path} cannot be opened: {error}.",
                 fix="Check the disk; move a damaged file away and the agent starts a new journal.",
@@ -111,12 +116,16 @@ class Database:
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.OperationalError as error:
-            if "full" not in str(error):
-                raise InternalError(
-                    f"The journal cannot be written: {error}.",
-                    why="What was asked for was not done: the journal keeps what it said before.",
-                    fix="Check the disk of the agent's state folder.",
-                ) from error
+            self._check_room(error)
+            raise InternalError(
+                f"The journal cannot be written: {error}.",
+                why="What was asked for was not done: the journal keeps what it said before.",
+                fix="Check the disk of the agent's state folder.",
+            ) from error
+
+    def _check_room(self, error: sqlite3.DatabaseError) -> None:
+        """Raises DiskFull when that is what is behind the error."""
+        if "full" in str(error) or headroom.free_bytes(self._path.parent) < _INDEX_BYTES:
             raise DiskFull(
                 "The journal cannot be written: the disk is full.",
                 fix="Free space on the device, or delete artifacts that are not needed any more.",

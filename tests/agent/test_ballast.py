@@ -1,7 +1,5 @@
 """The room that is kept for a start on a full disk."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +9,9 @@ from agent.ballast import FILE, SIZE_BYTES, Ballast
 from agent.clock import Clock, SystemClock
 from agent.jobs import states
 from agent.jobs.journal import Journal
-from artifacts import headroom
+from protos.errors import DiskFull
 from protos.nanofleet.v1 import job_pb2
+from tests import disks
 from tests.agent.authority import Authority
 from tests.agent.clocks import FakeClock
 from tests.agent.daemon import Daemon
@@ -52,22 +51,8 @@ def test_it_is_given_up_only_when_it_is_needed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of sixteen megabytes; only root may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a file system cannot be mounted here")
-    try:
+    with disks.small_disk(tmp_path / "disk", 16 << 20) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> None:
-    with (disk / "full").open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, headroom.free_bytes(disk))
-    assert headroom.free_bytes(disk) == 0
 
 
 @pytest.mark.parametrize("clock", [SystemClock(), FakeClock()], ids=["same boot", "another boot"])
@@ -81,16 +66,31 @@ async def test_an_agent_starts_with_no_byte_free_and_a_job_to_settle(
     journal.submit(FIRST, 1, spec_bytes(), "operator/ann")
     journal.apply(FIRST, states.Started())
     journal.close()
-    fill(small_disk)
+    full = disks.fill(small_disk)
     try:
         daemon.start()
         async with daemon.stubs() as stubs:
             job = (await stubs.jobs.GetJob(job_pb2.GetJobRequest(job_id=FIRST))).job
         assert job.attempts[0].state == job_pb2.JOB_STATE_FAILED
         assert not (daemon.state / FILE).exists()
-        (small_disk / "full").unlink()
+        full.unlink()
         daemon.stop()
         daemon.start()
         assert (daemon.state / FILE).exists()
     finally:
         daemon.kill()
+
+
+def test_without_it_a_start_says_what_is_wrong_and_loses_nothing(small_disk: Path) -> None:
+    """SQLite calls it an I/O error, and nobody shall move the journal away for that."""
+    path = small_disk / "journal.db"
+    journal = Journal(path, FakeClock())
+    journal.submit(FIRST, 1, spec_bytes(), "operator/ann")
+    journal.close()
+    full = disks.fill(small_disk)
+    with pytest.raises(DiskFull, match="the disk is full"):
+        Journal(path, FakeClock())
+    full.unlink()
+    again = Journal(path, FakeClock())
+    assert again.job(FIRST).id == FIRST
+    again.close()

@@ -1,6 +1,5 @@
 """Trainings that break off in a real worker: what is left of them, and what they say."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from protos.nanofleet.v1 import job_pb2, worker_pb2
+from tests import disks
 from tests.agent.training.driver import Worker, failure, losses, recipe
 
 TMPFS_BYTES = 4 << 20
@@ -67,16 +67,8 @@ def test_divergence_before_the_first_checkpoint(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four megabytes; only root may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a file system cannot be mounted here")
-    try:
+    with disks.small_disk(tmp_path / "disk", TMPFS_BYTES) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_disk_that_fills_up_costs_no_checkpoint(
