@@ -133,42 +133,32 @@ Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
 @_typing.final
 class TrainSpec(_message.Message):
-    """The recipe: LoRA fine-tuning of a base model on a dataset. Every field is set by the controller;
-    the agent fills no defaults, so that a spec means the same on each version of the agent.
+    """The recipe: LoRA fine-tuning of a base model, in one stage or several after each other. Every
+    field is set by the controller; the agent fills no defaults, so that a spec means the same on each
+    version of the agent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BASE_DIGEST_FIELD_NUMBER: _builtins.int
-    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     SEQUENCE_LENGTH_FIELD_NUMBER: _builtins.int
     ACCUMULATION_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    LEARNING_RATE_FIELD_NUMBER: _builtins.int
-    SCHEDULE_FIELD_NUMBER: _builtins.int
-    WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
     GRADIENT_CLIP_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_PERIOD_S_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     STORED_LAYERS_FIELD_NUMBER: _builtins.int
-    DATASET_NAME_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
+    MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
-    dataset_digest: _builtins.str
     sequence_length: _builtins.int
     """Tokens in a micro-step at most; longer samples are refused by the data check."""
     accumulation: _builtins.int
-    """Micro-steps whose gradients are summed for one optimizer step."""
-    steps: _builtins.int
-    """Optimizer steps in all."""
-    learning_rate: _builtins.float
-    schedule: Global___Schedule.ValueType
-    warmup_fraction: _builtins.float
-    """Share of the steps over which the learning rate rises: of w such steps, the first has 1/w of it
-    and the last all of it.
-    """
+    """Samples whose gradients are summed for one optimizer step."""
     gradient_clip: _builtins.float
     """Global norm to which gradients are clipped. 0: not clipped."""
     weight_decay: _builtins.float
@@ -178,38 +168,125 @@ class TrainSpec(_message.Message):
     threads: _builtins.int
     """Threads of the training worker. 0: chosen by the agent, and recorded in the checkpoint."""
     stored_layers: _builtins.int
-    """Deepest decoder layers whose activations are stored instead of recomputed."""
-    dataset_name: _builtins.str
-    """What messages call the dataset, as "persona.jsonl". Does not change the training."""
+    """Deepest decoder layers whose activations are stored instead of recomputed. With a
+    memory_budget_bytes the worker chooses, and this is 0.
+    """
+    packing: _builtins.bool
+    """Samples of one optimizer step share micro-steps of up to sequence_length tokens, each attending
+    to itself only. The numbers are those of separate micro-steps up to rounding.
+    """
+    memory_budget_bytes: _builtins.int
+    """Peak of the worker to stay below: it chooses stored layers, the head's chunks and packing.
+    0: as the fields above say.
+    """
     @_builtins.property
     def lora(self) -> Global___LoraSpec: ...
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainStage]:
+        """At least one. Each begins with the adapter of the one before (its best, where there is an
+        evaluation), and with a fresh optimizer.
+        """
+
+    @_builtins.property
+    def evaluation(self) -> Global___Evaluation:
+        """Without it nothing is held out, and the last adapter is the result."""
+
     def __init__(
         self,
         *,
         base_digest: _builtins.str = ...,
-        dataset_digest: _builtins.str = ...,
         lora: Global___LoraSpec | None = ...,
         sequence_length: _builtins.int = ...,
         accumulation: _builtins.int = ...,
-        steps: _builtins.int = ...,
-        learning_rate: _builtins.float = ...,
-        schedule: Global___Schedule.ValueType = ...,
-        warmup_fraction: _builtins.float = ...,
         gradient_clip: _builtins.float = ...,
         weight_decay: _builtins.float = ...,
         seed: _builtins.int = ...,
         checkpoint_period_s: _builtins.int = ...,
         threads: _builtins.int = ...,
         stored_layers: _builtins.int = ...,
-        dataset_name: _builtins.str = ...,
+        stages: _abc.Iterable[Global___TrainStage] | None = ...,
+        evaluation: Global___Evaluation | None = ...,
+        packing: _builtins.bool = ...,
+        memory_budget_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "lora", b"lora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "base_digest", b"base_digest", "checkpoint_period_s", b"checkpoint_period_s", "dataset_digest", b"dataset_digest", "dataset_name", b"dataset_name", "gradient_clip", b"gradient_clip", "learning_rate", b"learning_rate", "lora", b"lora", "schedule", b"schedule", "seed", b"seed", "sequence_length", b"sequence_length", "steps", b"steps", "stored_layers", b"stored_layers", "threads", b"threads", "warmup_fraction", b"warmup_fraction", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "base_digest", b"base_digest", "checkpoint_period_s", b"checkpoint_period_s", "evaluation", b"evaluation", "gradient_clip", b"gradient_clip", "lora", b"lora", "memory_budget_bytes", b"memory_budget_bytes", "packing", b"packing", "seed", b"seed", "sequence_length", b"sequence_length", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainSpec: _TypeAlias = TrainSpec  # noqa: Y015
+
+@_typing.final
+class TrainStage(_message.Message):
+    """A dataset and how long and how fast to learn from it: raw texts first, then instructions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    DATASET_NAME_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
+    dataset_digest: _builtins.str
+    dataset_name: _builtins.str
+    """What messages call the dataset, as "persona.jsonl". Does not change the training."""
+    steps: _builtins.int
+    """Optimizer steps of this stage."""
+    learning_rate: _builtins.float
+    schedule: Global___Schedule.ValueType
+    warmup_fraction: _builtins.float
+    """Share of the stage's steps over which the learning rate rises: of w such steps, the first has
+    1/w of it and the last all of it.
+    """
+    def __init__(
+        self,
+        *,
+        dataset_digest: _builtins.str = ...,
+        dataset_name: _builtins.str = ...,
+        steps: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
+        schedule: Global___Schedule.ValueType = ...,
+        warmup_fraction: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_digest", b"dataset_digest", "dataset_name", b"dataset_name", "learning_rate", b"learning_rate", "schedule", b"schedule", "steps", b"steps", "warmup_fraction", b"warmup_fraction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainStage: _TypeAlias = TrainStage  # noqa: Y015
+
+@_typing.final
+class Evaluation(_message.Message):
+    """Samples that are never trained on tell when to stop, and which adapter is the best."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_OUT_FRACTION_FIELD_NUMBER: _builtins.int
+    PERIOD_STEPS_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    held_out_fraction: _builtins.float
+    """Share of each stage's samples that is held out, chosen by the seed."""
+    period_steps: _builtins.int
+    """Optimizer steps between evaluations; there is one at the end of each stage, too."""
+    patience: _builtins.int
+    """A stage ends early after so many evaluations in a row without a lower loss. 0: never."""
+    def __init__(
+        self,
+        *,
+        held_out_fraction: _builtins.float = ...,
+        period_steps: _builtins.int = ...,
+        patience: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_out_fraction", b"held_out_fraction", "patience", b"patience", "period_steps", b"period_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 
 @_typing.final
 class LoraSpec(_message.Message):
@@ -219,9 +296,12 @@ class LoraSpec(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     DROPOUT_FIELD_NUMBER: _builtins.int
+    RANK_STABILIZED_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     alpha: _builtins.float
     dropout: _builtins.float
+    rank_stabilized: _builtins.bool
+    """rsLoRA: scales by alpha / sqrt(rank) instead of alpha / rank."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Projections by their Transformers names: "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"."""
@@ -233,10 +313,11 @@ class LoraSpec(_message.Message):
         alpha: _builtins.float = ...,
         targets: _abc.Iterable[_builtins.str] | None = ...,
         dropout: _builtins.float = ...,
+        rank_stabilized: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "dropout", b"dropout", "rank", b"rank", "rank_stabilized", b"rank_stabilized", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -394,6 +475,8 @@ class JobResult(_message.Message):
     ENERGY_J_FIELD_NUMBER: _builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
     first_loss: _builtins.float
@@ -405,6 +488,12 @@ class JobResult(_message.Message):
     energy_j: _builtins.float
     peak_rss_bytes: _builtins.int
     peak_anonymous_bytes: _builtins.int
+    stopped_early: _builtins.bool
+    """Whether a stage ended before its last step because the held-out loss rose."""
+    @_builtins.property
+    def best(self) -> Global___Evaluated:
+        """Of the exported adapter, where the recipe has an evaluation."""
+
     def __init__(
         self,
         *,
@@ -419,13 +508,20 @@ class JobResult(_message.Message):
         energy_j: _builtins.float | None = ...,
         peak_rss_bytes: _builtins.int = ...,
         peak_anonymous_bytes: _builtins.int = ...,
+        best: Global___Evaluated | None = ...,
+        stopped_early: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
+    _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__best) -> _WhichOneofReturnType__best | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_j) -> _WhichOneofReturnType__energy_j | None: ...
 
 Global___JobResult: _TypeAlias = JobResult  # noqa: Y015
@@ -445,9 +541,12 @@ class TrainProgress(_message.Message):
     FILE_BYTES_FIELD_NUMBER: _builtins.int
     TIME_TO_GO_S_FIELD_NUMBER: _builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    TOTAL_STAGES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """optimizer steps done"""
+    """optimizer steps done, of all stages"""
     total_steps: _builtins.int
+    """of all stages"""
     loss: _builtins.float
     """mean over the labelled tokens of the step"""
     learning_rate: _builtins.float
@@ -462,6 +561,9 @@ class TrainProgress(_message.Message):
     time_to_go_s: _builtins.float
     peak_rss_bytes: _builtins.int
     """The worker's highest resident set so far."""
+    stage: _builtins.int
+    """from 1"""
+    total_stages: _builtins.int
     def __init__(
         self,
         *,
@@ -476,14 +578,64 @@ class TrainProgress(_message.Message):
         file_bytes: _builtins.int = ...,
         time_to_go_s: _builtins.float = ...,
         peak_rss_bytes: _builtins.int = ...,
+        stage: _builtins.int = ...,
+        total_stages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "file_bytes", b"file_bytes", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "micro_step_s", b"micro_step_s", "peak_rss_bytes", b"peak_rss_bytes", "step", b"step", "time_to_go_s", b"time_to_go_s", "tokens_per_s", b"tokens_per_s", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "file_bytes", b"file_bytes", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "micro_step_s", b"micro_step_s", "peak_rss_bytes", b"peak_rss_bytes", "stage", b"stage", "step", b"step", "time_to_go_s", b"time_to_go_s", "tokens_per_s", b"tokens_per_s", "total_stages", b"total_stages", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainProgress: _TypeAlias = TrainProgress  # noqa: Y015
+
+@_typing.final
+class Evaluated(_message.Message):
+    """The model on the held-out samples of a stage, without dropout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    PERPLEXITY_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    TOOK_S_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """optimizer steps done, of all stages"""
+    stage: _builtins.int
+    """from 1"""
+    loss: _builtins.float
+    """mean over the labelled tokens, in nats"""
+    perplexity: _builtins.float
+    """exp(loss)"""
+    tokens: _builtins.int
+    """labelled ones that were counted"""
+    samples: _builtins.int
+    best: _builtins.bool
+    """Whether it is the lowest loss of its stage so far."""
+    took_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        stage: _builtins.int = ...,
+        loss: _builtins.float = ...,
+        perplexity: _builtins.float = ...,
+        tokens: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        best: _builtins.bool = ...,
+        took_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "loss", b"loss", "perplexity", b"perplexity", "samples", b"samples", "stage", b"stage", "step", b"step", "tokens", b"tokens", "took_s", b"took_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evaluated: _TypeAlias = Evaluated  # noqa: Y015
 
 @_typing.final
 class JobEvent(_message.Message):
@@ -498,6 +650,7 @@ class JobEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    EVALUATED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each event of the journal. After a power cut it skips ahead once, because the
     last progress may be lost and its numbers may have been seen.
@@ -515,6 +668,8 @@ class JobEvent(_message.Message):
     def log(self) -> Global___LogLine: ...
     @_builtins.property
     def checkpoint(self) -> Global___CheckpointSaved: ...
+    @_builtins.property
+    def evaluated(self) -> Global___Evaluated: ...
     def __init__(
         self,
         *,
@@ -527,12 +682,13 @@ class JobEvent(_message.Message):
         progress: Global___TrainProgress | None = ...,
         log: Global___LogLine | None = ...,
         checkpoint: Global___CheckpointSaved | None = ...,
+        evaluated: Global___Evaluated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "checkpoint", b"checkpoint", "log", b"log", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "log", b"log", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "generation", b"generation", "job_id", b"job_id", "log", b"log", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

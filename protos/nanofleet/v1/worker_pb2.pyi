@@ -5,8 +5,10 @@ Between the agent and its own workers: frames on an inherited pipe, never on a n
 A frame is a 4-byte big-endian length and one message; each direction has one writer.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from protos.nanofleet.v1 import inference_pb2 as _inference_pb2
 from protos.nanofleet.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
@@ -65,33 +67,36 @@ class StartTraining(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     BASE_PATH_FIELD_NUMBER: _builtins.int
-    DATASET_PATH_FIELD_NUMBER: _builtins.int
     JOB_FOLDER_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     JOB_NAME_FIELD_NUMBER: _builtins.int
+    DATASET_PATHS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     base_path: _builtins.str
-    dataset_path: _builtins.str
     job_folder: _builtins.str
     """The job's own folder: checkpoints below it, results in it."""
     threads: _builtins.int
     job_name: _builtins.str
     @_builtins.property
     def spec(self) -> _job_pb2.TrainSpec: ...
+    @_builtins.property
+    def dataset_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the stages, in their order."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         spec: _job_pb2.TrainSpec | None = ...,
         base_path: _builtins.str = ...,
-        dataset_path: _builtins.str = ...,
         job_folder: _builtins.str = ...,
         threads: _builtins.int = ...,
         job_name: _builtins.str = ...,
+        dataset_paths: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "dataset_path", b"dataset_path", "job_folder", b"job_folder", "job_id", b"job_id", "job_name", b"job_name", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "dataset_paths", b"dataset_paths", "job_folder", b"job_folder", "job_id", b"job_id", "job_name", b"job_name", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +162,7 @@ class TrainingReport(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
+    EVALUATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___TrainingStarted: ...
     @_builtins.property
@@ -175,6 +181,8 @@ class TrainingReport(_message.Message):
     def failed(self) -> Global___WorkerFailed: ...
     @_builtins.property
     def log(self) -> _job_pb2.LogLine: ...
+    @_builtins.property
+    def evaluated(self) -> _job_pb2.Evaluated: ...
     def __init__(
         self,
         *,
@@ -187,12 +195,13 @@ class TrainingReport(_message.Message):
         stopped: Global___TrainingStopped | None = ...,
         failed: Global___WorkerFailed | None = ...,
         log: _job_pb2.LogLine | None = ...,
+        evaluated: _job_pb2.Evaluated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
@@ -212,8 +221,9 @@ class TrainingStarted(_message.Message):
     data_type: _builtins.str
     """"float32", "bfloat16" """
     samples: _builtins.int
+    """of all stages, held-out ones not counted"""
     labelled_tokens: _builtins.int
-    """of one pass over the dataset"""
+    """of one pass over them"""
     def __init__(
         self,
         *,
