@@ -5,18 +5,20 @@ modules is replaced by a frozen one that reads the GGUF file, each norm gets its
 injects its adapters. So the graph is the reference implementation itself, and the adapters are
 PEFT's; only the products, the recomputation and the loss are ours.
 
-Families: Gemma 3. Another one needs its configuration (as gemma3.py) and the same proof.
+Families: those of the converter. Another one needs its line in families.py, its configuration in
+configuration.py and the same proof.
 """
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from transformers.models.gemma3.modeling_gemma3 import Gemma3TextModel
+from transformers import AutoModel
 
-from agent.training import gemma3
+from agent.training import configuration
 from agent.training.failures import bad_spec
 from agent.training.frozen import FrozenEmbedding, FrozenLinear
 from agent.training.loss import summed_loss
@@ -28,8 +30,6 @@ from artifacts.convert.families import GEMMA3, Change, TensorSpec
 from protos.nanofleet.v1 import job_pb2
 
 _ADAPTER = "default"
-_HEAD = "output.weight"
-_EMBEDDING = "token_embd.weight"
 
 
 class TrainedModel:
@@ -56,19 +56,16 @@ class TrainedModel:
 
 def build(base: BaseModel, weights: MappedWeights, spec: job_pb2.TrainSpec) -> TrainedModel:
     """The adapters' initial values come from the spec's seed, through torch's global generator."""
-    if base.architecture != GEMMA3.architecture:
-        raise bad_spec(
-            f"Models of architecture {base.architecture} cannot be trained yet, only "
-            f"{GEMMA3.architecture}. Choose another base."
-        )
+    settings = configuration.configuration(base)
     with torch.device("meta"):
-        module = Gemma3TextModel(gemma3.configuration(base))
+        module: nn.Module = AutoModel.from_config(settings)
     head = _fill(module, base, weights)
     _recompute_layers(module, spec.stored_layers)
     config = LoraConfig(
         r=spec.lora.rank,
         lora_alpha=spec.lora.alpha,
         lora_dropout=spec.lora.dropout,
+        use_rslora=spec.lora.rank_stabilized,
         target_modules=sorted(spec.lora.targets),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base.name,
@@ -83,31 +80,53 @@ def build(base: BaseModel, weights: MappedWeights, spec: job_pb2.TrainSpec) -> T
     return TrainedModel(module, head, config)
 
 
-def _fill(module: Gemma3TextModel, base: BaseModel, weights: MappedWeights) -> Weight:
+def _fill(module: nn.Module, base: BaseModel, weights: MappedWeights) -> Weight:
     """Gives each module its weights; returns the matrix of the output head."""
-    size = gemma3.dimensions(base)
-    for tensor in GEMMA3.tensors(size, head=False):
-        path = tensor.source.removeprefix("model.").removesuffix(".weight")
+    family, size = configuration.family(base), configuration.dimensions(base)
+    tensors = list(family.tensors(size, head=False))
+    biases = {_path(tensor): tensor for tensor in tensors if tensor.source.endswith(".bias")}
+    for tensor in tensors:
+        path = _path(tensor)
+        if tensor is biases.get(path):
+            continue  # its matrix takes it along
         owner, _, name = path.rpartition(".")
-        replacement = _module(tensor, module.get_submodule(path), weights, size.hidden)
+        original = module.get_submodule(path)
+        replacement = _module(tensor, biases.get(path), original, weights)
+        if isinstance(replacement, FrozenEmbedding) and family is GEMMA3:
+            replacement.scale = size.hidden**0.5
         setattr(module.get_submodule(owner), name, replacement)
-    # Its buffers are on meta with the rest; they follow from the configuration alone.
-    module.rotary_emb = type(module.rotary_emb)(module.config)
+    _fill_rotary(module, weights, size.head)
     left = [name for name, parameter in module.named_parameters() if parameter.is_meta]
     if left:
         raise bad_spec(f"The base model has no weights for {', '.join(left)}. Import it again.")
-    head = _HEAD if _HEAD in weights else _EMBEDDING
+    head = configuration.HEAD if configuration.HEAD in weights else configuration.EMBEDDING
     return weights.matrix(head, (size.vocabulary, size.hidden))
 
 
+def _path(tensor: TensorSpec) -> str:
+    return tensor.source.removeprefix("model.").rpartition(".")[0]
+
+
+def _fill_rotary(module: nn.Module, weights: MappedWeights, head: int) -> None:
+    """Its buffers are on meta with the rest; they follow from the file's header alone, but for
+    Llama 3's divisors, which are a tensor."""
+    rotary: Any = type(module.rotary_emb)(module.config)
+    if configuration.ROPE_FACTORS in weights:
+        rotary.inv_freq /= weights.vector(configuration.ROPE_FACTORS, head // 2)
+    module.rotary_emb = rotary
+
+
 def _module(
-    tensor: TensorSpec, original: nn.Module, weights: MappedWeights, hidden: int
+    tensor: TensorSpec, bias: TensorSpec | None, original: nn.Module, weights: MappedWeights
 ) -> nn.Module:
     if isinstance(original, nn.Embedding):
         matrix = weights.matrix(tensor.target, (tensor.shape[0], tensor.shape[1]))
-        return FrozenEmbedding(matrix, scale=hidden**0.5)
+        return FrozenEmbedding(matrix, scale=1.0)
     if isinstance(original, nn.Linear):
-        return FrozenLinear(weights.matrix(tensor.target, (tensor.shape[0], tensor.shape[1])))
+        matrix = weights.matrix(tensor.target, (tensor.shape[0], tensor.shape[1]))
+        added = None if bias is None else weights.vector(bias.target, bias.shape[0])
+        interleaved = tensor.rows_together if tensor.change is Change.INTERLEAVE else 0
+        return FrozenLinear(matrix, added, interleaved)
     vector = weights.vector(tensor.target, tensor.shape[0])
     if tensor.change is Change.PLUS_ONE:
         # llama.cpp multiplies by the stored number, Transformers' Gemma by one more.
@@ -116,7 +135,7 @@ def _module(
     return original
 
 
-def _recompute_layers(module: Gemma3TextModel, stored_layers: int) -> None:
+def _recompute_layers(module: nn.Module, stored_layers: int) -> None:
     """All decoder layers but the deepest ``stored_layers`` compute their activations twice."""
     layers = list(module.get_submodule("layers").children())
     for layer in layers[: max(0, len(layers) - stored_layers)]:
