@@ -137,7 +137,7 @@ def _module(
 
 def _recompute_layers(module: nn.Module, stored_layers: int) -> None:
     """All decoder layers but the deepest ``stored_layers`` compute their activations twice."""
-    layers = list(module.get_submodule("layers").children())
+    layers: list[Any] = list(module.get_submodule("layers").children())
     for layer in layers[: max(0, len(layers) - stored_layers)]:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = recomputed
