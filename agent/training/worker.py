@@ -62,12 +62,14 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)
     folder = durable.make_folder(Path(start.job_folder))
-    tokens = folder / tokens_file(0)
-    totals = _tokens(start, 0, tokens, reports)
+    tokens = []
+    for number in range(len(start.spec.stages)):
+        path = folder / tokens_file(number)
+        tokens.append((path, _tokens(start, number, path, reports)))
     # Not before: see the top.
     from agent.training.session import Session
 
-    Session(start, base, tokens, totals, reports.write).run(commands)
+    Session(start, base, tokens, reports.write).run(commands)
 
 
 def tokens_file(stage: int) -> str:
