@@ -293,7 +293,7 @@ class Trainer:
         progress = self.progress
         for name, tensor in self._best.items():
             self._model.parameters[name].copy_(tensor)
-        self._best = {}
+        self._best, self._packs = {}, []
         progress.stage += 1
         progress.stage_step = progress.evaluated_step = progress.no_better = 0
         if not self.finished:

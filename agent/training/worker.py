@@ -65,7 +65,13 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
     tokens = []
     for number in range(len(start.spec.stages)):
         path = folder / tokens_file(number)
-        tokens.append((path, _tokens(start, number, path, reports)))
+        try:
+            totals = _tokens(start, number, path, commands, reports)
+        except preparation.Stopped:
+            stopped = worker_pb2.TrainingStopped(step=0)
+            reports.write(worker_pb2.TrainingReport(stopped=stopped))
+            return
+        tokens.append((path, totals))
     # Not before: see the top.
     from agent.training.session import Session
 
@@ -78,7 +84,11 @@ def tokens_file(stage: int) -> str:
 
 
 def _tokens(
-    start: worker_pb2.StartTraining, number: int, path: Path, reports: FrameWriter
+    start: worker_pb2.StartTraining,
+    number: int,
+    path: Path,
+    commands: Commands,
+    reports: FrameWriter,
 ) -> token_file.Totals:
     """The tokens file of a stage is made once for all attempts."""
     spec, stage = start.spec, start.spec.stages[number]
@@ -94,6 +104,7 @@ def _tokens(
         key,
         spec.sequence_length,
         stage.dataset_name or _UNNAMED,
+        commands.stop_asked.is_set,
     )
 
 

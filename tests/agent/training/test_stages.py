@@ -64,8 +64,9 @@ class Run:
         self.evaluated: list[job_pb2.Evaluated] = []
 
     def work(self) -> None:
-        """A micro-step, or an evaluation."""
+        """A micro-step, or an evaluation; asked in between, as for the time to go."""
         trainer = self.trainer
+        assert trainer.samples_left > 0 or trainer.evaluation_due
         if trainer.evaluation_due:
             losses = [trainer.held_out_loss(number) for number in range(trainer.held_out_count)]
             summed, tokens = sum(loss for loss, _ in losses), sum(count for _, count in losses)
@@ -111,6 +112,9 @@ def test_a_cut_anywhere_changes_nothing(
         if first.trainer.evaluation_due:
             # Killed in the middle of it.
             first.trainer.held_out_loss(0)
+        if not first.trainer.finished:
+            done = sum(step.number > 0 for step in first.steps)
+            assert first.trainer.samples_left <= (7 - done) * 2
         folder = CheckpointFolder(tmp_path / str(cut))
         folder.save(Checkpoint(settings, first.trainer.progress, first.trainer.state()))
         found = folder.newest(settings.recipe_digest)
