@@ -50,7 +50,7 @@ def test_equals_one_large_batch_for_each_step(
     stock = reference.stock_lora(tiny_folder, base_f32.path, spec, model)
     theirs = reference.parameters(stock)
     adamw = torch.optim.AdamW(theirs.values(), lr=RATE, weight_decay=DECAY)
-    trainer = Trainer(model, samples, spec, Progress())
+    trainer = Trainer(model, [samples], spec, Progress())
 
     for step in range(STEPS):
         batch = [samples.at(step * ACCUMULATION + place) for place in range(ACCUMULATION)]
