@@ -81,6 +81,7 @@ def build(base: BaseModel, weights: MappedWeights, spec: job_pb2.TrainSpec) -> T
         r=spec.lora.rank,
         lora_alpha=spec.lora.alpha,
         lora_dropout=spec.lora.dropout,
+        use_rslora=spec.lora.rank_stabilized,
         target_modules=sorted(spec.lora.targets),
         task_type="CAUSAL_LM",
         base_model_name_or_path=base.name,
