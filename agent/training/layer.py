@@ -111,7 +111,10 @@ class Layer:
         self._enter_backward(run, kept.attended, self._norms.after_attention)
         self._product_backward("o_proj", run.attended, run.narrow, run.query_gradient, seed)
         upstream = run.query_gradient.float().view_as(attended)
-        query, key, value = torch.autograd.grad(attended, leaves, upstream)
+        with torch.enable_grad():
+            # A scalar: for any other output torch.autograd imports a computer algebra system.
+            along = torch.dot(attended.flatten(), upstream.flatten())
+        query, key, value = torch.autograd.grad(along, leaves)
         self._before_heads(run, kept.query, self._norms.query, query)
         self._before_heads(run, kept.key, self._norms.key, key)
         run.query_gradient.copy_(query.flatten(1))

@@ -11,7 +11,7 @@ from agent.jobs.journal import Journal
 from agent.jobs.records import Records
 from agent.workers.process import Launcher
 from artifacts.store import ArtifactStore
-from protos.nanofleet.v1.job_pb2 import TrainProgress
+from protos.nanofleet.v1.job_pb2 import Evaluated, TrainProgress
 from protos.nanofleet.v1.worker_pb2 import TrainingPaused, TrainingReport, TrainingResumed
 from tests.agent.clocks import FakeClock
 from tests.agent.jobs.samples import FIRST, spec_bytes
@@ -28,6 +28,13 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
     means = Means(records=records, store=store, launcher=launcher, jobs=tmp_path / "jobs")
     yield Attempt(journal.entry(FIRST), means)
     await records.close()
+
+
+async def test_an_evaluation_is_journalled(attempt: Attempt) -> None:
+    evaluated = Evaluated(step=4, stage=1, loss=1.5, perplexity=4.5, tokens=99, best=True)
+    await attempt.note(TrainingReport(evaluated=evaluated))
+    events = attempt._means.records.journal.events(0, FIRST)
+    assert [event.evaluated for event in events if event.HasField("evaluated")] == [evaluated]
 
 
 async def test_a_paused_worker_has_no_speed(attempt: Attempt) -> None:
