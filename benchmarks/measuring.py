@@ -55,7 +55,9 @@ class Task:
 @dataclass(slots=True)
 class Run:
     """What one process showed. Times are of a step (``accumulation`` samples), the first excluded:
-    it maps the file and fills the caches."""
+    it maps the file and fills the caches. Of a run that was stopped,
+    the anonymous peak is the most that a progress report showed; of one that finished, what the
+    worker itself watched."""
 
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0

@@ -72,8 +72,10 @@ def base(models: Path, shape: Shape, file_type: str) -> Path:
         return path
     source = folder(models, shape)
     done = subprocess.run(
-        [sys.executable, "-m", "artifacts.convert", "--parent", str(os.getpid())]
-        + ["model", str(source), str(path), "--type", file_type],
+        [
+            *(sys.executable, "-m", "artifacts.convert", "--parent", str(os.getpid())),
+            *("model", str(source), str(path), "--type", file_type),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -6,8 +6,9 @@
                                                            # nothing
 
 Makes models of the true shapes with random weights (4 GB for the 1B groups, 12 GB more for `q4`)
-below --models, once. Every run is a fresh process; a group's runs alternate, --repeat times, so that
-what else the machine does falls on all alike. Times are the least of all repeats, memory the most.
+below --models, once. Every run is a fresh process; a group's runs alternate, --repeat times, so
+that what else the machine does falls on all alike. Times are the least of all repeats, memory the
+most.
 The plain recipe needs `pip install optimum-quanto accelerate`. The memory limit needs the right to
 make control groups (root). Prints a table, and writes every single run as JSON.
 """
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from benchmarks import measuring, shapes
 from benchmarks.measuring import ALL_SEVEN, ATTENTION, RunFailed, Task
@@ -93,7 +95,7 @@ class Bench:
                     print(f"  {error}", file=sys.stderr)
 
     def worker(
-        self, file_type: str = "q8_0", shape: Shape | None = None, **fields: object
+        self, file_type: str = "q8_0", shape: Shape | None = None, **fields: Any
     ) -> Callable[[], Iterable[Mapping[str, object]]]:
         def run() -> Iterable[Mapping[str, object]]:
             base = shapes.base(self.models, shape or self.shape, file_type)
@@ -185,9 +187,27 @@ def peak(bench: Bench) -> list[Row]:
     return [
         Row("peak RSS, GGUF", gigabytes("gguf", rss), "GB", 1.6, note=bench.why("gguf")),
         Row("peak RSS, qint8", gigabytes("qint8", rss), "GB", 1.5, note=bench.why("qint8")),
-        Row("of it anonymous, GGUF", gigabytes("gguf", anonymous), "GB", 0.45),
-        Row("of it anonymous, qint8", gigabytes("qint8", anonymous), "GB", 0.45),
-        Row("peak RSS, all seven projections", gigabytes("all seven", rss), "GB", 1.7),
+        Row(
+            "of it anonymous, GGUF",
+            gigabytes("gguf", anonymous),
+            "GB",
+            0.45,
+            note=bench.why("gguf"),
+        ),
+        Row(
+            "of it anonymous, qint8",
+            gigabytes("qint8", anonymous),
+            "GB",
+            0.45,
+            note=bench.why("qint8"),
+        ),
+        Row(
+            "peak RSS, all seven projections",
+            gigabytes("all seven", rss),
+            "GB",
+            1.7,
+            note=bench.why("all seven"),
+        ),
     ]
 
 
@@ -212,7 +232,7 @@ def peers(bench: Bench) -> list[Row]:
 
 def gemm(bench: Bench) -> list[Row]:
     quarter = bench.tokens // 4
-    packed = {"tokens": quarter, "accumulation": 4, "samples": 16, "packing": True}
+    packed: dict[str, Any] = {"tokens": quarter, "accumulation": 4, "samples": 16, "packing": True}
     bench.alternate({"two threads": bench.worker(threads=2, **packed), "gemm": bench.gemm})
     operations = 4 * sample_flops(bench.shape, quarter, ATTENTION, RANK)
     reached = ratio(operations, bench.least("two threads", "wall_s"))
@@ -223,7 +243,7 @@ def gemm(bench: Bench) -> list[Row]:
 
 
 def packing(bench: Bench) -> list[Row]:
-    quarter = {"tokens": bench.tokens // 4, "accumulation": 4, "samples": 16}
+    quarter: dict[str, Any] = {"tokens": bench.tokens // 4, "accumulation": 4, "samples": 16}
     bench.alternate(
         {
             "packed": bench.worker(packing=True, **quarter),

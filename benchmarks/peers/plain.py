@@ -1,6 +1,6 @@
 """The plain recipe: Transformers + optimum-quanto + PEFT, as their documentation has it.
 
-    python -m benchmarks.peers.plain FOLDER --weights qint8|bf16 --tokens 256 --samples 3 --threads 1
+    python -m benchmarks.peers.plain FOLDER --weights qint8 --tokens 256 --samples 3 --threads 1
 
 ``qint8`` quantises every linear layer but the tied head and freezes it; ``bf16`` leaves the model
 as it is. LoRA of rank 8 on attention, gradient checkpointing, torch's AdamW, batch 1 in both.
