@@ -21,7 +21,6 @@ from agent.workers.channel import FrameReader, FrameWriter, attach
 from artifacts import base_model, durable
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 
-TOKENS_FILE = "tokens.bin"
 # For specs that name it not.
 _UNNAMED = "dataset"
 
@@ -62,29 +61,37 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
     commands.listen()
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)
-    tokens = durable.make_folder(Path(start.job_folder)) / TOKENS_FILE
-    totals = _tokens(start, tokens, reports)
+    folder = durable.make_folder(Path(start.job_folder))
+    tokens = folder / tokens_file(0)
+    totals = _tokens(start, 0, tokens, reports)
     # Not before: see the top.
     from agent.training.session import Session
 
     Session(start, base, tokens, totals, reports.write).run(commands)
 
 
-def _tokens(start: worker_pb2.StartTraining, path: Path, reports: FrameWriter) -> token_file.Totals:
-    """The tokens file is made once for all attempts."""
-    spec = start.spec
-    key = token_file.key_of(spec.base_digest, spec.dataset_digest, spec.sequence_length)
+def tokens_file(stage: int) -> str:
+    """Its name in the job's folder; stages count from 0."""
+    return f"tokens-{stage}.bin"
+
+
+def _tokens(
+    start: worker_pb2.StartTraining, number: int, path: Path, reports: FrameWriter
+) -> token_file.Totals:
+    """The tokens file of a stage is made once for all attempts."""
+    spec, stage = start.spec, start.spec.stages[number]
+    key = token_file.key_of(spec.base_digest, stage.dataset_digest, spec.sequence_length)
     if totals := token_file.read_totals(path, key):
         return totals
     line = job_pb2.LogLine(text="Tokenising the dataset with the base model's own tokenizer.")
     reports.write(worker_pb2.TrainingReport(log=line))
     return preparation.prepare_in_child(
         Path(start.base_path),
-        Path(start.dataset_path),
+        Path(start.dataset_paths[number]),
         path,
         key,
         spec.sequence_length,
-        spec.dataset_name or _UNNAMED,
+        stage.dataset_name or _UNNAMED,
     )
 
 
