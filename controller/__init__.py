@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from controller.enrolment_server import EnrolmentServer
     from controller.fleet import Fleet
     from controller.jobfile import JobFile, load_job_file, parse_job
+    from controller.merging import merge_adapter
     from controller.records import (
         CatalogueEntry,
         DeviceRecord,
@@ -42,6 +43,7 @@ __all__ = [
     "Transfer",
     "TransferProgress",
     "load_job_file",
+    "merge_adapter",
     "parse_job",
 ]
 
@@ -51,6 +53,7 @@ _ELSEWHERE = {
     "JobFile": "controller.jobfile",
     "SyncFleet": "controller.sync",
     "load_job_file": "controller.jobfile",
+    "merge_adapter": "controller.merging",
     "parse_job": "controller.jobfile",
 }
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from controller.records import ImportProgress
@@ -38,9 +38,18 @@ async def convert(
             fix=f"Choose one of {', '.join(_FILE_TYPES)}.",
             field="file_type",
         )
+    await in_child(("model", str(folder), str(target), "--type", file_type), STAGE, on_progress)
+
+
+async def in_child(
+    arguments: Sequence[str],
+    stage: str,
+    on_progress: Callable[[ImportProgress], None] | None,
+) -> Mapping[str, object]:
+    """The result line of ``python -m artifacts.convert``; raises what it raised."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "artifacts.convert", "--parent", str(os.getpid())),
-        *("model", str(folder), str(target), "--type", file_type),
+        *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -50,7 +59,7 @@ async def convert(
     assert child.stderr is not None
     noise = asyncio.ensure_future(child.stderr.read())
     try:
-        verdict = await _verdict(child.stdout, on_progress)
+        verdict = await _verdict(child.stdout, stage, on_progress)
         await child.wait()
         said = await noise
     finally:
@@ -62,10 +71,13 @@ async def convert(
         raise _died(child.returncode or 0, said)
     if verdict["event"] == "error":
         raise _raised(verdict)
+    return verdict
 
 
 async def _verdict(
-    lines: asyncio.StreamReader, on_progress: Callable[[ImportProgress], None] | None
+    lines: asyncio.StreamReader,
+    stage: str,
+    on_progress: Callable[[ImportProgress], None] | None,
 ) -> Mapping[str, object] | None:
     """The result or error line; None when the process ends without one."""
     verdict = None
@@ -74,7 +86,7 @@ async def _verdict(
         if said["event"] != "progress":
             verdict = said
         elif on_progress is not None:
-            on_progress(ImportProgress(STAGE, said["written_bytes"], said["total_bytes"]))
+            on_progress(ImportProgress(stage, said["written_bytes"], said["total_bytes"]))
     return verdict
 
 

@@ -5,6 +5,14 @@ NumPy and the gguf package, and neither torch nor transformers.
 """
 
 from artifacts.convert.adapter import convert_adapter
+from artifacts.convert.merge import merge_adapter
 from artifacts.convert.model import Conversion, FileType, Progress, convert_model
 
-__all__ = ["Conversion", "FileType", "Progress", "convert_adapter", "convert_model"]
+__all__ = [
+    "Conversion",
+    "FileType",
+    "Progress",
+    "convert_adapter",
+    "convert_model",
+    "merge_adapter",
+]

@@ -2,6 +2,7 @@
 
     python -m artifacts.convert model FOLDER OUT.gguf --type q8_0
     python -m artifacts.convert adapter FOLDER BASE.gguf OUT.gguf
+    python -m artifacts.convert merge ADAPTER FOLDER OUT [--replace]
 
 With ``--parent PID`` before the command it ends with that process, which started it.
 
@@ -25,7 +26,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from artifacts.convert import Conversion, FileType, Progress, convert_adapter, convert_model
+from artifacts.convert import (
+    Conversion,
+    FileType,
+    Progress,
+    convert_adapter,
+    convert_model,
+    merge_adapter,
+)
 from artifacts.parent import end_with
 from protos.errors import InternalError, InvalidRequest, NanofleetError
 
@@ -68,12 +76,25 @@ def _parser() -> argparse.ArgumentParser:
     adapter.add_argument("folder", type=Path)
     adapter.add_argument("base", type=Path)
     adapter.add_argument("out", type=Path)
+    merge = commands.add_parser("merge", help="an adapter into its original checkpoint folder")
+    merge.add_argument("adapter", type=Path)
+    merge.add_argument("folder", type=Path)
+    merge.add_argument("out", type=Path)
+    merge.add_argument("--replace", action="store_true")
     return parser
 
 
 def _run(arguments: argparse.Namespace, lines: TextIO) -> Conversion:
     if arguments.command == "adapter":
         return convert_adapter(arguments.folder, arguments.base, arguments.out)
+    if arguments.command == "merge":
+        return merge_adapter(
+            arguments.adapter,
+            arguments.folder,
+            arguments.out,
+            replace=arguments.replace,
+            on_progress=_progress_lines(lines),
+        )
     return convert_model(
         arguments.folder, arguments.out, FileType(arguments.type), _progress_lines(lines)
     )

@@ -55,7 +55,7 @@ def convert_adapter(folder: Path, base: Path, target: Path) -> Conversion:
     base's, NotFound for missing files.
     """
     config = JsonObject.read(folder / CONFIG_FILE)
-    alpha = _alpha(config)
+    alpha = scaled_alpha(config, "represented in a GGUF LoRA")
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise NotFound(f"{weights} is missing.", fix="Save the adapter as safetensors.")
@@ -77,27 +77,30 @@ def convert_adapter(folder: Path, base: Path, target: Path) -> Conversion:
     )
 
 
-def _alpha(config: JsonObject) -> float:
-    """The alpha for llama.cpp, which always divides by the rank; rsLoRA divides by its root."""
+def scaled_alpha(config: JsonObject, use: str) -> float:
+    """The alpha that is to be divided by the rank: rsLoRA divides its own by the rank's root.
+
+    Raises InvalidRequest for an adapter that is more than that, and cannot be ``use``.
+    """
     if config.text("peft_type") != "LORA":
-        raise _beyond(config, f"a {config.text('peft_type')} adapter")
+        raise _beyond(config, f"a {config.text('peft_type')} adapter", use)
     for key, name in _BEYOND.items():
         if config.raw(key):
-            raise _beyond(config, name)
+            raise _beyond(config, name, use)
     if config.text("bias", "none") != "none":
-        raise _beyond(config, f"trained biases ({config.text('bias')})")
+        raise _beyond(config, f"trained biases ({config.text('bias')})", use)
     start = config.raw("init_lora_weights")
     if start is not None and start not in _FAITHFUL_STARTS:
-        raise _beyond(config, f"a start that changes the base ({start})")
+        raise _beyond(config, f"a start that changes the base ({start})", use)
     rank, alpha = config.integer("r"), config.number("lora_alpha")
     if rank == 0 or alpha == 0:
         raise InvalidRequest(f"{config.where}: rank {rank} with alpha {alpha:g} changes nothing.")
     return alpha * rank**0.5 if config.flag("use_rslora", False) else alpha
 
 
-def _beyond(config: JsonObject, name: str) -> InvalidRequest:
+def _beyond(config: JsonObject, name: str, use: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{config.where}: {name} cannot be represented in a GGUF LoRA.",
+        f"{config.where}: {name} cannot be {use}.",
         fix="Train a plain LoRA.",
         reason="UNSUPPORTED_ADAPTER",
     )

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from controller.cli import (
+    adapter,
     artifact,
     chat,
     dataset,
@@ -139,6 +140,7 @@ app.add_typer(
         },
     )
 )
+app.add_typer(noun("adapter", "Merge adapters into base models.", {"merge": adapter.merge}))
 app.add_typer(
     noun(
         "job",

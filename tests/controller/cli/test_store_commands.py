@@ -114,3 +114,35 @@ def test_top_and_chat_need_a_device(nanofleet: Invoke) -> None:
         assert result.exit_code == 5, result.output
         assert "device" in result.stderr
     assert nanofleet("chat", "kitchen", "--compare-base", "-m", "x").exit_code == 2
+
+
+def test_an_adapter_is_merged_into_the_original_folder(
+    nanofleet: Invoke, tiny_folder: Path, tmp_path: Path
+) -> None:
+    from tests.artifacts.convert import shapes
+
+    shapes.write_adapter(shapes.load(tiny_folder), tmp_path / "peft")
+    given = ["adapter", "merge", str(tmp_path / "peft"), "--out", str(tmp_path / "merged")]
+    result = nanofleet(*given, "--base", str(tiny_folder), "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    merged = json.loads(result.stdout)["model"]
+    assert merged["dtype"] == "bfloat16"
+    assert shapes.load(Path(merged["path"])).num_parameters() * 2 == merged["size_bytes"]
+
+    again = nanofleet(*given, "--base", str(tiny_folder))
+    assert again.exit_code != 0
+    assert "--force" in again.stderr
+    assert nanofleet(*given, "--base", str(tiny_folder), "--force").exit_code == 0
+
+
+def test_merging_into_a_quantised_base_is_refused_with_the_reason(
+    nanofleet: Invoke, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF")
+    result = nanofleet(
+        *("adapter", "merge", str(tmp_path), "--base", str(base), "--out", str(tmp_path / "out"))
+    )
+    assert result.exit_code == 2
+    assert "drops or distorts" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()

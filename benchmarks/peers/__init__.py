@@ -1,0 +1,1 @@
+"""What the training engine is compared with."""

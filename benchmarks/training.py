@@ -1,0 +1,389 @@
+"""The training engine's figures, measured: memory, speed, and what it is compared with.
+
+    python -m benchmarks.training                          # everything, about half an hour
+    python -m benchmarks.training --only peak,packing      # some groups
+    python -m benchmarks.training --quick --models /tmp/m  # does the tool work? Its figures mean
+                                                           # nothing
+
+Makes models of the true shapes with random weights (4 GB for the 1B groups, 12 GB more for `q4`)
+below --models, once. Every run is a fresh process; a group's runs alternate, --repeat times, so
+that what else the machine does falls on all alike. Times are the least of all repeats, memory the
+most.
+The plain recipe needs `pip install optimum-quanto accelerate`. The memory limit needs the right to
+make control groups (root). Prints a table, and writes every single run as JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measuring, shapes
+from benchmarks.measuring import ALL_SEVEN, ATTENTION, RunFailed, Task
+from benchmarks.shapes import NotConverted, Shape
+from benchmarks.work import sample_flops
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+PACKAGES = ("torch", "transformers", "peft", "optimum-quanto", "accelerate", "gguf", "safetensors")
+RANK = 8
+GB = 1e9
+# Resident pages of two runs of the same code differ by this much.
+_SAME_MEMORY = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table. ``value`` is None where there is none, for the reason in ``note``."""
+
+    name: str
+    value: float | None
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "not measured"
+        if self.at_most is None and self.at_least is None:
+            return "-"
+        low = self.at_least is None or self.value >= self.at_least
+        high = self.at_most is None or self.value <= self.at_most
+        return "met" if low and high else "MISSED"
+
+    @property
+    def target(self) -> str:
+        if self.at_most is not None:
+            return f"<= {self.at_most:g}"
+        return "-" if self.at_least is None else f">= {self.at_least:g}"
+
+
+class Bench:
+    """Runs by their label, each a list with one entry for every repeat."""
+
+    def __init__(self, models: Path, scratch: Path, repeats: int, quick: bool) -> None:
+        self.models, self._scratch, self._repeats = models, scratch, repeats
+        self.shape: Shape = shapes.QUICK if quick else shapes.GEMMA3_1B
+        self.large: Shape = shapes.QUICK if quick else shapes.GEMMA3_4B
+        self.tokens = 64 if quick else 256
+        self.limit_bytes = int(1.0 * GB)
+        self.runs: dict[str, list[Mapping[str, object]]] = {}
+        self.failed: dict[str, str] = {}
+
+    def alternate(self, runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]]) -> None:
+        """Each of ``runs`` once, then each again. One that failed, or ran before, is not tried."""
+        todo = {label: run for label, run in runs.items() if label not in self.runs}
+        for turn in range(self._repeats):
+            for label, run in todo.items():
+                if label in self.failed:
+                    continue
+                print(f"{label}, run {turn + 1} of {self._repeats}", file=sys.stderr, flush=True)
+                try:
+                    self.runs.setdefault(label, []).extend(run())
+                except (RunFailed, NotConverted) as error:
+                    self.failed[label] = str(error)
+                    self.runs.pop(label, None)
+                    print(f"  {error}", file=sys.stderr)
+
+    def worker(
+        self, file_type: str = "q8_0", shape: Shape | None = None, **fields: Any
+    ) -> Callable[[], Iterable[Mapping[str, object]]]:
+        def run() -> Iterable[Mapping[str, object]]:
+            base = shapes.base(self.models, shape or self.shape, file_type)
+            task = replace(Task(base, tokens=self.tokens, sequence_length=self.tokens), **fields)
+            return [found.plain() for found in measuring.train(task, self._scratch)]
+
+        return run
+
+    def cold(self) -> Callable[[], Iterable[Mapping[str, object]]]:
+        """Under the hard limit, on a copy of the base that is in nobody's page cache.
+
+        A page is charged to the group that reads it first: with the common file, the limited run
+        would read pages that are charged to somebody else.
+        """
+
+        def run() -> Iterable[Mapping[str, object]]:
+            copy = self._scratch / "cold.gguf"
+            shutil.copyfile(shapes.base(self.models, self.shape, "q8_0"), copy)
+            descriptor = os.open(copy, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+            try:
+                task = Task(
+                    copy,
+                    tokens=self.tokens,
+                    sequence_length=self.tokens,
+                    limit_bytes=self.limit_bytes,
+                )
+                return [found.plain() for found in measuring.train(task, self._scratch)]
+            finally:
+                copy.unlink()
+
+        return run
+
+    def peer(self, weights: str) -> Callable[[], Iterable[Mapping[str, object]]]:
+        def run() -> Iterable[Mapping[str, object]]:
+            folder = shapes.folder(self.models, self.shape)
+            sizes = ("--tokens", str(self.tokens), "--samples", "4", "--threads", "1")
+            return [
+                measuring.in_process(
+                    "benchmarks.peers.plain", str(folder), "--weights", weights, *sizes
+                )
+            ]
+
+        return run
+
+    def gemm(self) -> Iterable[Mapping[str, object]]:
+        sizes = (self.tokens, self.shape.hidden, self.shape.feed_forward, 2)
+        return [measuring.in_process("benchmarks.gemm", *map(str, sizes))]
+
+    def least(self, label: str, key: str) -> float | None:
+        """Of all values of all repeats; None when the run failed or showed none."""
+        found = list(self._values(label, key))
+        return min(found) if found else None
+
+    def most(self, label: str, key: str) -> float | None:
+        found = list(self._values(label, key))
+        return max(found) if found else None
+
+    def why(self, *labels: str) -> str:
+        return "; ".join(self.failed[label] for label in labels if label in self.failed)
+
+    def _values(self, label: str, key: str) -> Iterable[float]:
+        for run in self.runs.get(label, ()):
+            value = run[key]
+            for one in value if isinstance(value, list) else [value]:
+                assert isinstance(one, (int, float))
+                yield float(one)
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def peak(bench: Bench) -> list[Row]:
+    bench.alternate(
+        {
+            "gguf": bench.worker(targets=ATTENTION),
+            "qint8": bench.worker("qint8", targets=ATTENTION),
+            "all seven": bench.worker(targets=ALL_SEVEN),
+        }
+    )
+
+    def gigabytes(label: str, key: str) -> float | None:
+        return ratio(bench.most(label, key), GB)
+
+    rss, anonymous = "peak_rss_bytes", "peak_anonymous_bytes"
+    return [
+        Row("peak RSS, GGUF", gigabytes("gguf", rss), "GB", 1.6, note=bench.why("gguf")),
+        Row("peak RSS, qint8", gigabytes("qint8", rss), "GB", 1.5, note=bench.why("qint8")),
+        Row(
+            "of it anonymous, GGUF",
+            gigabytes("gguf", anonymous),
+            "GB",
+            0.45,
+            note=bench.why("gguf"),
+        ),
+        Row(
+            "of it anonymous, qint8",
+            gigabytes("qint8", anonymous),
+            "GB",
+            0.45,
+            note=bench.why("qint8"),
+        ),
+        Row(
+            "peak RSS, all seven projections",
+            gigabytes("all seven", rss),
+            "GB",
+            1.7,
+            note=bench.why("all seven"),
+        ),
+    ]
+
+
+def peers(bench: Bench) -> list[Row]:
+    bench.alternate(
+        {
+            "gguf": bench.worker(targets=ATTENTION),
+            "plain recipe": bench.peer("qint8"),
+            "bf16 LoRA": bench.peer("bf16"),
+        }
+    )
+    ours = bench.least("gguf", "cpu_s")
+    rows = [Row("CPU seconds a sample, one thread", ours, "s", note=bench.why("gguf"))]
+    for label, target in (("plain recipe", 0.5), ("bf16 LoRA", 0.75)):
+        share = ratio(ours, bench.least(label, "cpu_s"))
+        why = bench.why("gguf", label)
+        rows.append(Row(f"CPU seconds against {label}", share, "x", target, note=why))
+        gigabytes = ratio(bench.most(label, "peak_rss_bytes"), GB)
+        rows.append(Row(f"peak RSS of {label}", gigabytes, "GB", note=why))
+    return rows
+
+
+def gemm(bench: Bench) -> list[Row]:
+    quarter = bench.tokens // 4
+    packed: dict[str, Any] = {"tokens": quarter, "accumulation": 4, "samples": 16, "packing": True}
+    bench.alternate({"two threads": bench.worker(threads=2, **packed), "gemm": bench.gemm})
+    operations = 4 * sample_flops(bench.shape, quarter, ATTENTION, RANK)
+    reached = ratio(operations, bench.least("two threads", "wall_s"))
+    share = ratio(reached, bench.most("gemm", "peak_flops"))
+    why = bench.why("two threads", "gemm")
+    name = f"share of the GEMM peak, two threads, {bench.tokens} packed tokens"
+    return [Row(name, None if share is None else 100 * share, "%", at_least=55, note=why)]
+
+
+def packing(bench: Bench) -> list[Row]:
+    quarter: dict[str, Any] = {"tokens": bench.tokens // 4, "accumulation": 4, "samples": 16}
+    bench.alternate(
+        {
+            "packed": bench.worker(packing=True, **quarter),
+            "apart": bench.worker(packing=False, **quarter),
+        }
+    )
+    faster = ratio(bench.least("apart", "cpu_s"), bench.least("packed", "cpu_s"))
+    name = f"four {bench.tokens // 4}-token samples, packed against apart"
+    return [Row(name, faster, "x faster", at_least=1.7, note=bench.why("packed", "apart"))]
+
+
+def limit(bench: Bench) -> list[Row]:
+    bench.alternate({"gguf": bench.worker(targets=ATTENTION), "limited": bench.cold()})
+    slower = ratio(bench.least("limited", "wall_s"), bench.least("gguf", "wall_s"))
+    percent = None if slower is None else 100 * (slower - 1)
+    why = bench.why("gguf", "limited")
+    return [Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why)]
+
+
+def resume(bench: Bench) -> list[Row]:
+    bench.alternate({"resume": bench.worker(samples=4, stop_after=2)})
+    runs = bench.runs.get("resume", [])
+    pairs = list(zip(runs[::2], runs[1::2], strict=True))
+    worst = max((_peak(second) / _peak(first) for first, second in pairs), default=None)
+    name = "peak RSS of a resumed run against its start"
+    return [Row(name, worst, "x", _SAME_MEMORY, note=bench.why("resume"))]
+
+
+def q4(bench: Bench) -> list[Row]:
+    bench.alternate({"q4_0": bench.worker("q4_0", bench.large, samples=3)})
+    why = bench.why("q4_0")
+    name = f"{bench.large.name} on Q4_0"
+    return [
+        Row(f"{name}: peak RSS", ratio(bench.most("q4_0", "peak_rss_bytes"), GB), "GB", note=why),
+        Row(
+            f"{name}: of it anonymous",
+            ratio(bench.most("q4_0", "peak_anonymous_bytes"), GB),
+            "GB",
+            note=why,
+        ),
+        Row(
+            f"{name}: CPU seconds a sample, one thread",
+            bench.least("q4_0", "cpu_s"),
+            "s",
+            note=why,
+        ),
+    ]
+
+
+def _peak(run: Mapping[str, object]) -> float:
+    value = run["peak_rss_bytes"]
+    assert isinstance(value, int)
+    return float(value)
+
+
+GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
+    "peak": peak,
+    "peers": peers,
+    "gemm": gemm,
+    "packing": packing,
+    "limit": limit,
+    "resume": resume,
+    "q4": q4,
+}
+
+
+def table(rows: Sequence[Row]) -> str:
+    cells = [("what", "value", "target", "verdict")]
+    for row in rows:
+        value = "-" if row.value is None else f"{row.value:.3g} {row.unit}"
+        verdict = f"{row.verdict}: {row.note}" if row.value is None and row.note else row.verdict
+        cells.append((row.name, value, row.target, verdict))
+    widths = [max(len(line[column]) for line in cells) for column in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True))
+        for line in cells
+    )
+
+
+def document(bench: Bench, rows: Sequence[Row]) -> Mapping[str, object]:
+    return {
+        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "kernel": platform.release()},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "shape": asdict(bench.shape),
+        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
+        "runs": bench.runs,
+        "failed": bench.failed,
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model"):
+            return value.strip()
+    return platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _groups(text: str) -> list[str]:
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in GROUPS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(GROUPS)}")
+    return chosen
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", type=Path, default=cache / "nanofleet" / "models")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", type=_groups, default=list(GROUPS), metavar=",".join(GROUPS))
+    parser.add_argument("--quick", action="store_true", help="a tiny shape, one repeat")
+    parser.add_argument("--json", type=Path, help=f"[default: {RESULTS}; none with --quick]")
+    arguments = parser.parse_args(argv)
+    target = arguments.json or (None if arguments.quick else RESULTS)
+    models = arguments.models.resolve()
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="runs.", dir=models) as scratch:
+        repeats = 1 if arguments.quick else arguments.repeat
+        bench = Bench(models, Path(scratch), repeats, arguments.quick)
+        rows = [row for name in arguments.only for row in GROUPS[name](bench)]
+    print(table(rows))
+    if arguments.quick:
+        print("The tiny shape: the figures and verdicts above say nothing about the engine.")
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(document(bench, rows), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
