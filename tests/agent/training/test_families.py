@@ -92,6 +92,28 @@ def test_equals_transformers_and_peft(folder: Path, file: Path, name: str) -> No
         assert (found - expected).norm() <= 1e-5 * expected.norm(), path
 
 
+@pytest.mark.parametrize("stored_layers", [0, 3])
+def test_packed_samples_are_as_if_apart(folder: Path, file: Path, stored_layers: int) -> None:
+    """Also those longer than the window, and a single token's prompt."""
+    pack = [sample(), sample(23, 1), sample(50, 49)]
+    losses, gradients = [], []
+    for groups in ([pack], [[one] for one in pack]):
+        model = trained_model(base_model.read(file), recipe(stored_layers))
+        total = 0.0
+        for group in groups:
+            loss = model.summed_loss(*group)
+            loss.backward()
+            total += loss.item()
+        losses.append(total)
+        gradients.append({name: p.grad for name, p in model.parameters.items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for name, apart in gradients[1].items():
+        packed = gradients[0][name]
+        assert packed is not None, name
+        assert apart is not None, name
+        assert (packed - apart).norm() <= 1e-5 * apart.norm(), name
+
+
 @pytest.mark.parametrize("name", ["recomputed", "rsLoRA"])
 def test_peft_and_llama_compute_what_was_trained(folder: Path, tmp_path: Path, name: str) -> None:
     """The adapter's files, on the F32 base: each matches within the converter's own bound."""

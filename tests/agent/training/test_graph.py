@@ -16,8 +16,6 @@ from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2
 from tests.agent.training.driver import recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-
 
 def trained_model(
     base: BaseModel, spec: job_pb2.TrainSpec, data_type: torch.dtype = torch.float32
@@ -56,6 +54,52 @@ def test_stored_layers_change_nothing(base: BaseModel, stored: int, dropout: flo
     assert loss == other_loss
     assert torch.equal(gradient, other_gradient)
     assert torch.equal(state, other_state)
+
+
+def test_gradients_are_slopes_under_dropout(base: BaseModel) -> None:
+    """Backward drops what forward dropped: the loss changes along the gradient as it says."""
+    model = trained_model(base, recipe(lora_dropout=0.3))
+
+    def loss() -> Tensor:
+        torch.manual_seed(11)
+        return model.summed_loss(sample())
+
+    loss().backward()
+    slope = gradients(model).norm().item()
+    steps = {name: p.grad / slope for name, p in model.parameters.items() if p.grad is not None}
+    reached = []
+    for distance in (-1e-2, 1e-2):
+        for name, step in steps.items():
+            model.parameters[name].data += distance * step
+        reached.append(loss().item())
+        for name, step in steps.items():
+            model.parameters[name].data -= distance * step
+    assert (reached[1] - reached[0]) / 2e-2 == pytest.approx(slope, rel=1e-2)
+
+
+def test_evaluation_drops_nothing_and_draws_nothing(base: BaseModel) -> None:
+    dropping, whole = (trained_model(base, recipe(lora_dropout=p)) for p in (0.3, 0.0))
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        assert dropping.summed_loss(sample()).item() == whole.summed_loss(sample()).item()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert dropping.summed_loss(sample()).item() != whole.summed_loss(sample()).item()
+
+
+def test_only_the_newest_loss_has_a_backward(base: BaseModel) -> None:
+    """There is one workspace: the older one's numbers are gone."""
+    model = trained_model(base, recipe())
+    older, newer = model.summed_loss(sample()), model.summed_loss(sample())
+    with pytest.raises(RuntimeError, match="newest loss"):
+        older.backward()
+    newer.backward()
+
+
+def test_a_pause_gives_the_workspace_back(base: BaseModel) -> None:
+    model = trained_model(base, recipe())
+    first = model.summed_loss(sample()).item()
+    model.release()
+    assert model.summed_loss(sample()).item() == first
 
 
 def test_bfloat16_products_round_and_no_more(base: BaseModel) -> None:
