@@ -13,6 +13,7 @@ measured, and runs both workers against the formulae. On a board a job's own fig
 
 from dataclasses import dataclass
 
+from agent.memory.settings import Plan
 from agent.memory.shape import PROJECTIONS, Shape, shape_of
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1.job_pb2 import TrainSpec
@@ -25,8 +26,6 @@ TRAINER_LIBRARIES_BYTES = 117 * MB
 # Packed copies in the matrix library, thread stacks, heap that is free and not returned: what a run
 # in float32 (518 MB) had above the sum of the other parts. 31 MB with a tiny model and one thread.
 TRAINER_WORKSPACE_BYTES = 80 * MB
-# Rows of the vocabulary whose logits exist at a time: agent.training.loss.CHUNK_ROWS.
-TRAINER_HEAD_ROWS = 4096
 # Weight, gradient and AdamW's two moments, in float32.
 LORA_BYTES_PER_PARAMETER = 16
 
@@ -78,8 +77,14 @@ class Forecast:
         return self.anonymous_bytes + self.file_bytes
 
 
-def training_forecast(base: BaseModel, spec: TrainSpec, element_bytes: int = _FLOAT32) -> Forecast:
-    """The trainer's peak, with ``tokens`` = the recipe's sequence length:
+def training_forecast(
+    base: BaseModel,
+    spec: TrainSpec,
+    plan: Plan,
+    element_bytes: int = _FLOAT32,
+    longest: int = 0,
+) -> Forecast:
+    """The trainer's peak, with ``tokens`` = those of its longest micro-step:
 
     scratch      largest projection, dequantised
     layer inputs layers * tokens * hidden: kept for the recomputation
@@ -89,14 +94,21 @@ def training_forecast(base: BaseModel, spec: TrainSpec, element_bytes: int = _FL
     head         a chunk of the vocabulary: its rows, and logits, probabilities and gradients
     lora         16 bytes a parameter
 
-    The activations of a layer are 3 * feed_forward + 4 * hidden + 2 * query + 2 * key_value
-    elements a token: 14 MB for 256 tokens of Gemma 3 1B in 16 bit. ``element_bytes`` is that of the
-    frozen products; the worker's choice is not known before it runs, so 4 is assumed.
+    A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as
+    the sequence length. The activations of a layer are 3 * feed_forward + 4 * hidden + 2 * query +
+    2 * key_value elements a token: 14 MB for 256 tokens of Gemma 3 1B in 16 bit. ``element_bytes``
+    is that of the frozen products; the worker's choice is not known before it runs, so 4 is
+    assumed. Weights are read where they lie, whatever their type, so they count as the size of
+    their file. Evaluation keeps nothing for a backward pass, and stages come one after the other:
+    neither adds to the peak.
     """
     shape = shape_of(base)
     tokens = spec.sequence_length
+    if longest and not plan.packing:
+        tokens = min(tokens, longest)
     layer_bytes = tokens * _activations(shape) * element_bytes
-    stored_layers = min(spec.stored_layers, shape.layers)
+    stored_layers = min(plan.stored_layers, shape.layers)
+    rows = min(plan.chunk_rows, shape.vocabulary)
     lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
     return Forecast(
         anonymous=(
@@ -107,7 +119,7 @@ def training_forecast(base: BaseModel, spec: TrainSpec, element_bytes: int = _FL
             Part("recomputed layer", 2 * layer_bytes),
             Part("stored layers", stored_layers * layer_bytes),
             Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
-            Part("head", TRAINER_HEAD_ROWS * (shape.hidden + 3 * tokens) * _FLOAT32),
+            Part("head", rows * (shape.hidden + 3 * tokens) * _FLOAT32),
             Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
         ),
         libraries_bytes=TRAINER_LIBRARIES_BYTES,
