@@ -23,7 +23,8 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | Mapping[str, "Json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterManifest:
-    """``recipe`` is the job's training part as it was run; losses are means over one step."""
+    """``recipe`` is the job's training part as it was run, with all its stages; ``dataset_digest``
+    is the last one's. Losses are means over one step."""
 
     name: str
     base_digest: Digest

@@ -9,7 +9,7 @@ device takes it once. A refusal is final: the job is kept as FAILED, with the de
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,13 @@ from controller.catalogue import BASE_MODEL, DATASET, Catalogue
 from controller.device import Connections, DeviceConnection
 from controller.placement import Candidate, Wanted
 from controller.probe import Probe
-from controller.records import CatalogueEntry, DeviceRecord, DeviceStatus, JobRecord
+from controller.records import (
+    CatalogueEntry,
+    DeviceRecord,
+    DeviceStatus,
+    JobRecord,
+    StageData,
+)
 from controller.store import Store
 from controller.store import devices as stored_devices
 from controller.store import jobs as stored_jobs
@@ -33,6 +39,7 @@ from protos.errors import (
     Unreachable,
 )
 from protos.nanofleet.v1 import job_pb2
+from protos.recipe import input_digests
 
 if TYPE_CHECKING:
     from controller.jobfile import JobFile
@@ -51,16 +58,17 @@ class Dispatcher:
     async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
         base = self.catalogue.resolve(job.train.base, BASE_MODEL)
         _check_window(job.train.sequence_length, base)
-        dataset = await self._dataset(job)
+        datasets = {name: await self._dataset(job, name) for name in dict.fromkeys(job.datasets)}
+        of_stages = [datasets[name] for name in job.datasets]
         spec = job.to_spec(
             base_digest=base.digest,
-            dataset_digest=dataset.digest,
-            samples=_whole_number(dataset, "samples"),
+            data=[StageData(each.digest, _whole_number(each, "samples")) for each in of_stages],
             instruct=base.details.get("instruct") is True,
         )
-        chosen = await self._place(job, base, dataset)
+        needed = list({entry.digest: entry for entry in (base, *of_stages)}.values())
+        chosen = await self._place(job, base, needed)
         connection = self.connections.to(chosen.record)
-        for entry in (base, dataset):
+        for entry in needed:
             await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
         record = self._assign(chosen.record, spec)
         return await self.send(record, connection, _journal_id(chosen))
@@ -117,7 +125,7 @@ class Dispatcher:
         for record in unfinished:
             train = record.job.spec.train
             waiting = record.state == job_pb2.JOB_STATE_UNSPECIFIED
-            if waiting and entry.digest in (train.base_digest, train.dataset_digest):
+            if waiting and entry.digest in input_digests(train):
                 raise InUse(
                     f"{entry.name or entry.digest} cannot be removed.",
                     why=f"Job {record.id} needs it, and {record.device} has not confirmed the job.",
@@ -127,13 +135,13 @@ class Dispatcher:
     async def _push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
         """Its files; the device may have lost them since."""
         train = record.job.spec.train
-        for digest in (train.base_digest, train.dataset_digest):
+        for digest in input_digests(train):
             parcel = self.catalogue.parcel(self.catalogue.resolve(digest, None))
             await Upload(connection, parcel, None).run()
 
-    async def _dataset(self, job: "JobFile") -> CatalogueEntry:
+    async def _dataset(self, job: "JobFile", reference: str) -> CatalogueEntry:
         """The file beside the job file, or what the catalogue has under the name."""
-        path, reference = job.dataset_path, job.train.dataset
+        path = job.path_of(reference)
         if path.is_file():
             return await self.catalogue.add(path, DATASET, "")
         if reference.endswith(_FILE_ENDINGS) or reference.startswith((".", "~", "/")):
@@ -146,12 +154,12 @@ class Dispatcher:
         return self.catalogue.resolve(reference, DATASET)
 
     async def _place(
-        self, job: "JobFile", base: CatalogueEntry, dataset: CatalogueEntry
+        self, job: "JobFile", base: CatalogueEntry, needed: Sequence[CatalogueEntry]
     ) -> DeviceStatus:
         wanted = Wanted(
             device=job.device,
             selector=selector.parse(job.selector),
-            sizes={base.digest: base.size_bytes, dataset.digest: dataset.size_bytes},
+            sizes={entry.digest: entry.size_bytes for entry in needed},
             capabilities=_capabilities(base),
         )
         statuses = await self.probe.statuses(self._asked(job.device))

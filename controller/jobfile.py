@@ -10,6 +10,9 @@
       rank: 8
       learning_rate: 2e-5
 
+Instead of one dataset, ``stages`` lists several with their own lengths and learning rates; what a
+stage does not say, it takes from above. ``evaluation`` holds samples back to tell when to stop.
+
 Strict, because a misspelt key would train for hours with a default: an unknown key is an error
 that names the line and the key that was probably meant. The defaults are for small instruct
 models; the one that depends on the model is the learning rate. The JobSpec that results has every
@@ -18,8 +21,9 @@ field set: the device fills in nothing.
 
 import difflib
 import math
+import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,12 +39,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from controller import peft_options, yaml_lines
 from controller import selector as selectors
-from controller import yaml_lines
+from controller.records import StageData
 from controller.yaml_lines import Document
 from protos.errors import InvalidRequest
 from protos.identity import NAME
 from protos.nanofleet.v1 import job_pb2
+from protos.recipe import held_out_samples
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -58,6 +64,10 @@ SCHEDULES = {
 }
 
 _UINT32_MAX = (1 << 32) - 1
+_MOST_STAGES = 16
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]i?)?B")
+_SIZE_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+_SIZE_UNITS |= {"ki": 1 << 10, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
 def _number(value: object) -> object:
@@ -78,11 +88,23 @@ def _fraction(value: object) -> object:
     return _number(value)
 
 
+def _size(value: object) -> object:
+    """``1.5 GB`` or ``900 MiB``, in bytes. A bare number is refused: of what?"""
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("a size is written with its unit, as 1.5 GB or 900 MB")
+    return round(float(found[1]) * _SIZE_UNITS[found[2] or ""])
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _one_or_more(value: object) -> object:
     """``all``, ``attention``, one projection, or a list of them."""
     if isinstance(value, str):
         return {"all": ALL, "attention": ATTENTION}.get(value, (value,))
-    return tuple(value) if isinstance(value, list) else value
+    return _as_tuple(value)
 
 
 def _name(value: str) -> str:
@@ -108,41 +130,137 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+Epochs = Annotated[Real, Field(gt=0, le=10_000)]
+LearningRate = Annotated[Real, Field(gt=0, le=1)]
+ScheduleName = Literal["constant", "linear", "cosine"]
+
+
+class Stage(_Strict):
+    """One of several datasets that are learnt after each other. What it leaves out is taken from
+    the recipe around it."""
+
+    dataset: Annotated[str, Field(min_length=1)] | None = None
+    steps: Steps | None = None
+    epochs: Epochs | None = None
+    learning_rate: LearningRate | None = None
+    schedule: ScheduleName | None = None
+    warmup: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Stage":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give either `steps` or `epochs`")
+        return self
+
+
+class Evaluation(_Strict):
+    """Samples that are held out of the training, and when they are asked."""
+
+    held_out: Annotated[Fraction, Field(gt=0, le=0.5)] = 0.1
+    every: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+    def to_proto(self) -> job_pb2.Evaluation:
+        return job_pb2.Evaluation(
+            held_out_fraction=self.held_out, period_steps=self.every, patience=self.patience
+        )
+
+
 class Train(_Strict):
-    """The recipe. Either ``steps`` or ``epochs``."""
+    """The recipe. Either ``steps`` or ``epochs``; a ``dataset``, or ``stages`` with theirs."""
 
     base: Annotated[str, Field(min_length=1)]
-    dataset: Annotated[str, Field(min_length=1)]
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    epochs: Annotated[Real, Field(gt=0, le=10_000)] | None = None
+    dataset: Annotated[str, Field(min_length=1)] | None = None
+    steps: Steps | None = None
+    epochs: Epochs | None = None
+    stages: (
+        Annotated[
+            tuple[Stage, ...],
+            BeforeValidator(_as_tuple),
+            Field(min_length=1, max_length=_MOST_STAGES),
+        ]
+        | None
+    ) = None
+    evaluation: Evaluation | None = None
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     alpha: Annotated[Real, Field(gt=0, le=4096)] = 16.0
     targets: Targets = ALL
     dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    rslora: bool = False
     sequence_length: Annotated[int, Field(ge=8, le=32_768)] = 256
     accumulation: Annotated[int, Field(ge=1, le=1024)] = 8
-    learning_rate: Annotated[Real, Field(gt=0, le=1)] | None = None
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    learning_rate: LearningRate | None = None
+    schedule: ScheduleName = "cosine"
     warmup: Fraction = 0.1
     gradient_clip: Annotated[Real, Field(ge=0, le=1000)] = 0.3
     weight_decay: Annotated[Real, Field(ge=0, le=1)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
     checkpoint_minutes: Annotated[Real, Field(gt=0, le=1440)] = 5.0
+    packing: bool = True
     stored_layers: Annotated[int, Field(ge=0, le=1024)] = 0
+    memory_budget: (
+        Annotated[int, BeforeValidator(_size), Field(ge=100_000_000, le=1 << 50)] | None
+    ) = None
     threads: Annotated[int, Field(ge=0, le=256)] = 0
 
     @model_validator(mode="after")
-    def _one_length(self) -> "Train":
-        if (self.steps is None) == (self.epochs is None):
+    def _complete(self) -> "Train":
+        if self.stages is None and self.dataset is None:
+            raise ValueError("give a `dataset`, or `stages` with their datasets")
+        if self.steps is not None and self.epochs is not None:
             raise ValueError("give either `steps` or `epochs`")
+        for number, stage in enumerate(self.filled_stages, start=1):
+            which = f"stage {number}: " if self.stages is not None else ""
+            if stage.dataset is None:
+                raise ValueError(f"{which}give a `dataset`")
+            if stage.steps is None and stage.epochs is None:
+                raise ValueError(f"{which}give either `steps` or `epochs`")
+        if self.memory_budget is not None and self.stored_layers:
+            raise ValueError(
+                "give either `memory_budget` or `stored_layers`: with a budget, the device chooses"
+                " how many layers it stores"
+            )
         return self
 
-    def steps_for(self, samples: int) -> int:
-        """Optimizer steps: given, or so many that each sample is seen ``epochs`` times."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return min(_UINT32_MAX, max(1, math.ceil(samples * self.epochs / self.accumulation)))
+    @property
+    def filled_stages(self) -> tuple[Stage, ...]:
+        """At least one; each with what it leaves out taken from the recipe."""
+        own = self.stages if self.stages is not None else (Stage(),)
+        return tuple(self._filled(stage) for stage in own)
+
+    def _filled(self, stage: Stage) -> Stage:
+        defaults = {name: getattr(self, name) for name in Stage.model_fields}
+        if stage.steps is not None or stage.epochs is not None:
+            # The other one of the recipe is not meant then.
+            defaults["steps"] = defaults["epochs"] = None
+        own = {name: value for name, value in stage if value is not None}
+        return stage.model_copy(update={**defaults, **own})
+
+    def _to_stage(self, stage: Stage, data: StageData, usual_rate: float) -> job_pb2.TrainStage:
+        rate, schedule, warmup = stage.learning_rate, stage.schedule, stage.warmup
+        assert schedule is not None
+        assert warmup is not None
+        assert stage.dataset is not None
+        return job_pb2.TrainStage(
+            dataset_digest=data.digest,
+            # As people wrote it, without the folders in front.
+            dataset_name=Path(stage.dataset).name,
+            steps=self._steps_of(stage, data.samples),
+            learning_rate=usual_rate if rate is None else rate,
+            schedule=SCHEDULES[schedule],
+            warmup_fraction=warmup,
+        )
+
+    def _steps_of(self, stage: Stage, samples: int) -> int:
+        """Optimizer steps: given, or so many that each sample that is not held out is seen
+        ``epochs`` times."""
+        if stage.steps is not None:
+            return stage.steps
+        assert stage.epochs is not None
+        held_out = held_out_samples(samples, self.evaluation.held_out) if self.evaluation else 0
+        trained = samples - held_out
+        return min(_UINT32_MAX, max(1, math.ceil(trained * stage.epochs / self.accumulation)))
 
 
 class JobFile(_Strict):
@@ -167,38 +285,50 @@ class JobFile(_Strict):
         return copy
 
     @property
-    def dataset_path(self) -> Path:
-        return self._folder / Path(self.train.dataset).expanduser()
+    def datasets(self) -> tuple[str, ...]:
+        """Of the stages, in their order, as they are written in the file."""
+        return tuple(stage.dataset or "" for stage in self.train.filled_stages)
+
+    def path_of(self, dataset: str) -> Path:
+        """Where the dataset is if what is written is a path."""
+        return self._folder / Path(dataset).expanduser()
 
     def to_spec(
-        self, *, base_digest: str, dataset_digest: str, samples: int, instruct: bool
+        self, *, base_digest: str, data: Sequence[StageData], instruct: bool
     ) -> job_pb2.JobSpec:
-        """The spec with every field set; ``samples``, of the dataset, turn epochs into steps."""
+        """The spec with every field set. ``data`` is of the stages, in their order; the samples
+        turn epochs into steps."""
         train = self.train
         usual = INSTRUCT_LEARNING_RATE if instruct else BASE_LEARNING_RATE
         lora = job_pb2.LoraSpec(
-            rank=train.rank, alpha=train.alpha, targets=train.targets, dropout=train.dropout
+            rank=train.rank,
+            alpha=train.alpha,
+            targets=train.targets,
+            dropout=train.dropout,
+            rank_stabilized=train.rslora,
         )
+        stages = [
+            train._to_stage(stage, found, usual)
+            for stage, found in zip(train.filled_stages, data, strict=True)
+        ]
+        evaluation = train.evaluation.to_proto() if train.evaluation else None
         return job_pb2.JobSpec(
             name=self.name,
             train=job_pb2.TrainSpec(
                 base_digest=base_digest,
-                dataset_digest=dataset_digest,
                 lora=lora,
                 sequence_length=train.sequence_length,
                 accumulation=train.accumulation,
-                steps=train.steps_for(samples),
-                learning_rate=usual if train.learning_rate is None else train.learning_rate,
-                schedule=SCHEDULES[train.schedule],
-                warmup_fraction=train.warmup,
                 gradient_clip=train.gradient_clip,
                 weight_decay=train.weight_decay,
                 seed=train.seed,
                 checkpoint_period_s=max(1, round(train.checkpoint_minutes * 60)),
                 threads=train.threads,
                 stored_layers=train.stored_layers,
-                # As people wrote it, without the folders in front.
-                dataset_name=Path(train.dataset).name,
+                stages=stages,
+                evaluation=evaluation,
+                packing=train.packing,
+                memory_budget_bytes=train.memory_budget or 0,
             ),
         )
 
@@ -228,11 +358,10 @@ def _checked(document: Document) -> JobFile:
 
 def _problem(document: Document, detail: ErrorDetails) -> tuple[str, str]:
     """One mistake for people, and the field's name."""
-    key = tuple(str(part) for part in detail["loc"] if isinstance(part, str))
-    key = key[: 2 if key[:1] == ("train",) else 1]  # below are pydantic's own names of choices
-    place, field = document.place(key), ".".join(key)
+    key = _key(detail["loc"])
+    place, field = document.place(key), _written(key)
     if detail["type"] == "extra_forbidden":
-        return f"{place}: unknown key `{field}`{_did_you_mean(key)}", field
+        return f"{place}: {_unknown(key, field)}", field
     if detail["type"] == "missing":
         return f"{place}: `{field}` is missing.", field
     said = detail["msg"].removeprefix("Value error, ").rstrip(".")
@@ -242,11 +371,50 @@ def _problem(document: Document, detail: ErrorDetails) -> tuple[str, str]:
     return f"{place}: `{field}` is {reprlib.repr(detail['input'])}: {said}.", field
 
 
+def _key(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The path of a key in the file; below it are pydantic's own names of choices."""
+    key = tuple(str(part) for part in location)
+    if key[:2] == ("train", "stages"):
+        return key[:4]
+    if key[:2] == ("train", "evaluation"):
+        return key[:3]
+    return key[: 2 if key[:1] == ("train",) else 1]
+
+
+def _written(key: tuple[str, ...]) -> str:
+    """``train.stages[0].steps``"""
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(key))
+
+
+def _unknown(key: tuple[str, ...], field: str) -> str:
+    name = key[-1]
+    if len(key) > 1 and (why := peft_options.WHY.get(name)):
+        return f"`{field}`: this option of PEFT is not offered: {why}"
+    return f"unknown key `{field}`{_did_you_mean(key)}"
+
+
+_BELOW: dict[str, type[_Strict]] = {
+    "at the top": JobFile,
+    "below `train`": Train,
+    "below `train.stages`": Stage,
+    "below `train.evaluation`": Evaluation,
+}
+
+
 def _did_you_mean(key: tuple[str, ...]) -> str:
-    here, place = (Train, "at the top") if len(key) > 1 else (JobFile, "below `train`")
-    elsewhere = JobFile if here is Train else Train
-    if key[-1] in elsewhere.model_fields:
-        return f": it belongs {place}."
-    if near := difflib.get_close_matches(key[-1], here.model_fields, n=1):
+    name, here = key[-1], _model_at(key[:-1])
+    if near := difflib.get_close_matches(name, here.model_fields, n=1, cutoff=0.8):
+        return f", did you mean `{near[0]}`?"
+    for place, model in _BELOW.items():
+        if model is not here and name in model.model_fields:
+            return f": it belongs {place}."
+    if near := difflib.get_close_matches(name, here.model_fields, n=1):
         return f", did you mean `{near[0]}`?"
     return f"; known are {', '.join(sorted(here.model_fields))}."
+
+
+def _model_at(above: tuple[str, ...]) -> type[_Strict]:
+    if not above:
+        return JobFile
+    inner: dict[tuple[str, ...], type[_Strict]] = {("stages",): Stage, ("evaluation",): Evaluation}
+    return inner.get(above[1:2], Train)

@@ -138,3 +138,11 @@ KIND_WORDS: Mapping[Kind, str] = {
     artifact_pb2.ARTIFACT_KIND_ADAPTER: "adapter",
     artifact_pb2.ARTIFACT_KIND_CHECKPOINT: "checkpoint",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class StageData:
+    """What a recipe's stage needs to know of its dataset."""
+
+    digest: str
+    samples: int

@@ -20,7 +20,8 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """``values`` is the top-level mapping; ``lines`` has the line of each key, from 1."""
+    """``values`` is the top-level mapping; ``lines`` has the line of each key, from 1;
+    an item of a list has its number as its key."""
 
     name: str
     values: Mapping[str, object]
@@ -93,8 +94,17 @@ def _note(node: yaml.MappingNode, above: KeyPath, lines: dict[KeyPath, int], nam
                 f"{name}:{line} repeats `{key.value}`, which stands in line {lines[here]}."
             )
         lines[here] = line
-        if isinstance(value, yaml.MappingNode):
-            _note(value, here, lines, name)
+        _note_below(value, here, lines, name)
+
+
+def _note_below(node: yaml.Node, above: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        _note(node, above, lines, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            here = (*above, str(number))
+            lines[here] = item.start_mark.line + 1
+            _note_below(item, here, lines, name)
 
 
 def _wrong(what: str) -> InvalidRequest:

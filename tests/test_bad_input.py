@@ -219,7 +219,7 @@ async def test_the_device_itself_refuses_what_does_not_belong(lab: Lab, adapter:
         )
         answer = await device.call(device.jobs.SubmitJob, same)
         assert answer.job.state == job_pb2.JOB_STATE_SUCCEEDED
-        spec.train.steps += 1
+        spec.train.stages[0].steps += 1
         same.spec = spec.SerializeToString(deterministic=True)
         with pytest.raises(errors.AlreadyExists, match="another spec"):
             await device.call(device.jobs.SubmitJob, same)

@@ -3,6 +3,7 @@
     worker's report            journal
     started, log               a line of the log
     progress                   progress
+    evaluated                  evaluated
     checkpoint                 a checkpoint, from which the next attempt would go on
     finished                   the adapter is put into the store, then Finished
     stopped                    Stopped
@@ -17,7 +18,7 @@ leaves it in the job's folder, where recovery.py finds it.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,10 +122,10 @@ class Attempt:
             self._worker.kill()
 
     async def _run(self) -> tuple[TrainingReport, Exit]:
-        base, dataset = await asyncio.to_thread(self._inputs)
+        base, datasets = await asyncio.to_thread(self._inputs)
         worker = self._worker = await self._launched(base)
         try:
-            await self._begin(worker, base, dataset)
+            await self._begin(worker, base, datasets)
             last = await self._follow(worker)
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
@@ -145,7 +146,9 @@ class Attempt:
             group=means.limit(),
         )
 
-    async def _begin(self, worker: Worker[TrainingReport], base: Path, dataset: Path) -> None:
+    async def _begin(
+        self, worker: Worker[TrainingReport], base: Path, datasets: Sequence[Path]
+    ) -> None:
         """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
@@ -154,7 +157,7 @@ class Attempt:
             job_name=self._name,
             spec=self._train,
             base_path=str(base),
-            dataset_path=str(dataset),
+            dataset_paths=[str(path) for path in datasets],
             job_folder=str(self._folder),
             threads=self._train.threads or self._means.threads or len(os.sched_getaffinity(0)),
         )
@@ -162,12 +165,13 @@ class Attempt:
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
 
-    def _inputs(self) -> tuple[Path, Path]:
+    def _inputs(self) -> tuple[Path, list[Path]]:
+        """The base, and the dataset of each stage."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = self._means.store
         return (
             store.path(Digest(self._train.base_digest)),
-            store.path(Digest(self._train.dataset_digest)),
+            [store.path(Digest(stage.dataset_digest)) for stage in self._train.stages],
         )
 
     async def _follow(self, worker: Worker[TrainingReport]) -> TrainingReport:
@@ -193,6 +197,8 @@ class Attempt:
                 case "progress":
                     self._observe(report.progress)
                     await write(journal.progress, self.job_id, report.progress)
+                case "evaluated":
+                    await write(journal.evaluated, self.job_id, report.evaluated)
                 case "checkpoint":
                     await write(journal.checkpoint, self.job_id, report.checkpoint)
                 case "paused":

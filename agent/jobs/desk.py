@@ -110,8 +110,11 @@ class Desk:
 
     def _accept(self, job_id: str, train: TrainSpec) -> None:
         """Blocking: it reads the base model's header and writes the pins."""
-        base, dataset = digests.parse(train.base_digest), digests.parse(train.dataset_digest)
+        base = digests.parse(train.base_digest)
         path = requested.find(self._store, base, ARTIFACT_KIND_BASE_MODEL, "train.base_digest")
-        requested.find(self._store, dataset, ARTIFACT_KIND_DATASET, "train.dataset_digest")
+        for number, stage in enumerate(train.stages):
+            field = f"train.stages[{number}].dataset_digest"
+            dataset = digests.parse(stage.dataset_digest, field)
+            requested.find(self._store, dataset, ARTIFACT_KIND_DATASET, field)
         self._admit(path, train)
         pin(self._store, job_id, train)

@@ -21,6 +21,7 @@ from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Evaluated,
     Job,
     JobEvent,
     JobResult,
@@ -83,6 +84,10 @@ class Journal:
                 "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
             )
             self._write(job_id, JobEvent(progress=progress))
+
+    def evaluated(self, job_id: str, evaluated: Evaluated) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._write(job_id, JobEvent(evaluated=evaluated))
 
     def checkpoint(self, job_id: str, saved: CheckpointSaved) -> None:
         with self._db.transaction(Sync.SOON):

@@ -36,7 +36,7 @@ def found(store: ArtifactStore, folder: Path, job: Job) -> JobResult | None:
         return None
     train = job.spec.train
     made_from = (manifest.job_id, manifest.base_digest, manifest.dataset_digest)
-    if made_from != (job.id, train.base_digest, train.dataset_digest):
+    if made_from != (job.id, train.base_digest, train.stages[-1].dataset_digest):
         return None
     result = JobResult(
         first_loss=manifest.first_loss,

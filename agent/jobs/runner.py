@@ -21,6 +21,7 @@ from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.errors import DiskFull, NanofleetError, Refused
 from protos.nanofleet.v1.job_pb2 import CAUSE_DISK_FULL, CAUSE_WORKER_CRASH, Job, TrainSpec
+from protos.recipe import input_digests
 
 _LOG = logging.getLogger(__name__)
 
@@ -152,12 +153,12 @@ def pin_owner(job_id: str) -> str:
 
 
 def pin(store: ArtifactStore, job_id: str, train: TrainSpec) -> None:
-    for digest in (train.base_digest, train.dataset_digest):
+    for digest in input_digests(train):
         store.pin(Digest(digest), pin_owner(job_id))
 
 
 def unpin(store: ArtifactStore, job_id: str, train: TrainSpec) -> None:
-    for digest in (train.base_digest, train.dataset_digest):
+    for digest in input_digests(train):
         store.unpin(Digest(digest), pin_owner(job_id))
 
 

@@ -11,13 +11,16 @@ from google.protobuf.message import DecodeError
 
 from artifacts import digest
 from protos.errors import InvalidRequest
-from protos.nanofleet.v1.job_pb2 import SCHEDULE_UNSPECIFIED, JobSpec, TrainSpec
+from protos.nanofleet.v1.job_pb2 import SCHEDULE_UNSPECIFIED, JobSpec, TrainSpec, TrainStage
+from protos.recipe import total_steps
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 TARGETS = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
 _MAX_NAME = 200
 # A file's name has at most so many bytes.
 _MAX_DATASET_NAME = 255
+_MOST_STAGES = 16
+_MOST_STEPS = 1 << 30
 
 
 def checked_id(job_id: str) -> str:
@@ -51,34 +54,43 @@ def parsed(data: bytes) -> JobSpec:
 
 def _check_train(train: TrainSpec) -> None:
     digest.parse(train.base_digest, "train.base_digest")
-    digest.parse(train.dataset_digest, "train.dataset_digest")
-    if len(train.dataset_name) > _MAX_DATASET_NAME or "\0" in train.dataset_name:
+    if not 1 <= len(train.stages) <= _MOST_STAGES:
         raise InvalidRequest(
-            f"dataset_name is longer than {_MAX_DATASET_NAME} characters, or has a NUL in it.",
-            field="train.dataset_name",
+            f"The recipe has {len(train.stages)} stages; it must have 1 to {_MOST_STAGES}.",
+            field="train.stages",
         )
-    for field, value, least, most in (
+    for number, stage in enumerate(train.stages):
+        _check_stage(stage, f"stages[{number}].")
+    if total_steps(train) > _MOST_STEPS:
+        raise InvalidRequest(
+            f"The stages have {total_steps(train)} steps in all; at most {_MOST_STEPS} can be"
+            " counted.",
+            field="train.stages",
+        )
+    if train.HasField("evaluation"):
+        _check_ranges(
+            ("evaluation.held_out_fraction", train.evaluation.held_out_fraction, 1e-6, 0.5),
+            ("evaluation.period_steps", train.evaluation.period_steps, 1, _MOST_STEPS),
+        )
+    if train.memory_budget_bytes and train.stored_layers:
+        raise InvalidRequest(
+            "The recipe has a memory budget, and a number of stored layers.",
+            why="With a budget, the worker chooses how many layers it can store.",
+            fix="Give one of them.",
+            field="train.stored_layers",
+        )
+    _check_ranges(
         ("lora.rank", train.lora.rank, 1, 1024),
         ("sequence_length", train.sequence_length, 2, 1 << 17),
         ("accumulation", train.accumulation, 1, 1 << 16),
-        ("steps", train.steps, 1, 1 << 30),
         ("checkpoint_period_s", train.checkpoint_period_s, 1, 1 << 30),
         ("threads", train.threads, 0, 1024),
         ("stored_layers", train.stored_layers, 0, 1024),
         ("lora.alpha", train.lora.alpha, 1e-6, 1e6),
         ("lora.dropout", train.lora.dropout, 0, 0.99),
-        ("learning_rate", train.learning_rate, 1e-12, 10),
-        ("warmup_fraction", train.warmup_fraction, 0, 1),
         ("gradient_clip", train.gradient_clip, 0, 1e6),
         ("weight_decay", train.weight_decay, 0, 10),
-    ):
-        if not (math.isfinite(value) and least <= value <= most):
-            raise InvalidRequest(
-                f"{field} is {value}; it must lie between {least} and {most}.",
-                field=f"train.{field}",
-            )
-    if train.schedule == SCHEDULE_UNSPECIFIED:
-        raise InvalidRequest("The schedule is not set.", field="train.schedule")
+    )
     unknown = sorted(set(train.lora.targets) - TARGETS)
     if unknown or not train.lora.targets:
         raise InvalidRequest(
@@ -86,6 +98,31 @@ def _check_train(train: TrainSpec) -> None:
             why=f"A target is one of {', '.join(sorted(TARGETS))}.",
             field="train.lora.targets",
         )
+
+
+def _check_stage(stage: TrainStage, place: str) -> None:
+    digest.parse(stage.dataset_digest, f"train.{place}dataset_digest")
+    if len(stage.dataset_name) > _MAX_DATASET_NAME or "\0" in stage.dataset_name:
+        raise InvalidRequest(
+            f"dataset_name is longer than {_MAX_DATASET_NAME} characters, or has a NUL in it.",
+            field=f"train.{place}dataset_name",
+        )
+    _check_ranges(
+        (f"{place}steps", stage.steps, 1, _MOST_STEPS),
+        (f"{place}learning_rate", stage.learning_rate, 1e-12, 10),
+        (f"{place}warmup_fraction", stage.warmup_fraction, 0, 1),
+    )
+    if stage.schedule == SCHEDULE_UNSPECIFIED:
+        raise InvalidRequest("The schedule is not set.", field=f"train.{place}schedule")
+
+
+def _check_ranges(*ranges: tuple[str, float, float, float]) -> None:
+    for field, value, least, most in ranges:
+        if not (math.isfinite(value) and least <= value <= most):
+            raise InvalidRequest(
+                f"{field} is {value}; it must lie between {least} and {most}.",
+                field=f"train.{field}",
+            )
 
 
 def smaller(train: TrainSpec) -> TrainSpec | None:

@@ -110,8 +110,10 @@ def recipe_digest(spec: job_pb2.TrainSpec) -> str:
     attempts."""
     essential = job_pb2.TrainSpec()
     essential.CopyFrom(spec)
-    for field in ("stored_layers", "checkpoint_period_s", "threads", "dataset_name"):
+    for field in ("stored_layers", "memory_budget_bytes", "checkpoint_period_s", "threads"):
         essential.ClearField(field)
+    for stage in essential.stages:
+        stage.ClearField("dataset_name")
     return hashlib.sha256(essential.SerializeToString(deterministic=True)).hexdigest()
 
 

@@ -30,7 +30,7 @@ from protos.nanofleet.v1 import job_pb2, worker_pb2
 
 ADAPTER_FILE = "adapter.tar"
 # What PEFT calls the modules of a causal language model that it has wrapped.
-_PEFT_PREFIX = "base_model.model.model."
+PEFT_PREFIX = "base_model.model.model."
 _KILLED = -9
 
 
@@ -57,11 +57,11 @@ def export(
 
 
 def _write_peft(folder: Path, model: TrainedModel, spec: job_pb2.TrainSpec) -> None:
-    tensors = {_PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
+    tensors = {PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise bad_spec(
             f"The adapter is not finite after the last step. Lower the learning rate "
-            f"({spec.learning_rate:g}) or set gradient_clip."
+            f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
     durable.write_bytes(folder / adapter.SAFETENSORS, save(tensors, metadata={"format": "pt"}))
     durable.write_bytes(folder / adapter.CONFIG, _peft_config(model.lora_config))
@@ -106,7 +106,7 @@ def _manifest(
     return AdapterManifest(
         name=start.job_name or start.job_id,
         base_digest=digest.parse(spec.base_digest, "base_digest"),
-        dataset_digest=digest.parse(spec.dataset_digest, "dataset_digest"),
+        dataset_digest=digest.parse(spec.stages[-1].dataset_digest, "dataset_digest"),
         tokenizer_digest=base.tokenizer_digest,
         job_id=start.job_id,
         rank=spec.lora.rank,

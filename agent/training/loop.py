@@ -16,6 +16,7 @@ from agent.training.commands import Commands, Order
 from agent.training.trainer import FinishedStep, Trainer
 from agent.workers.residency import Residency
 from protos.nanofleet.v1 import job_pb2, worker_pb2
+from protos.recipe import total_steps
 
 # Pauses for one inference request are shorter, and wear no flash.
 PAUSE_CHECKPOINT_AFTER_S = 5.0
@@ -109,12 +110,14 @@ class Loop:
 
     def _progress(self, finished: FinishedStep) -> job_pb2.TrainProgress:
         progress, memory = self._trainer.progress, self._residency()
-        left = self._spec.steps * self._spec.accumulation - progress.micro_steps
+        left = total_steps(self._spec) * self._spec.accumulation - progress.micro_steps
         # After a resume in the middle of a step, its earlier part was timed by another process.
         share = self._step_micro_steps / self._spec.accumulation
         return job_pb2.TrainProgress(
             step=finished.number,
-            total_steps=self._spec.steps,
+            total_steps=total_steps(self._spec),
+            stage=1,
+            total_stages=len(self._spec.stages),
             loss=finished.loss,
             learning_rate=finished.learning_rate,
             gradient_norm=finished.gradient_norm,

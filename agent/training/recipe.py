@@ -18,22 +18,30 @@ _SHORTEST_SEQUENCE = 2
 
 def check(spec: job_pb2.TrainSpec, base: BaseModel) -> None:
     """Raises TrainingFailure (BAD_SPEC) that names the first wrong field and what it may be."""
-    for name in ("steps", "accumulation"):
-        if getattr(spec, name) < 1:
-            raise _wrong(name, getattr(spec, name), "at least 1")
+    if not spec.stages:
+        raise _wrong("stages", "empty", "one stage or several")
+    if spec.accumulation < 1:
+        raise _wrong("accumulation", spec.accumulation, "at least 1")
     if not _SHORTEST_SEQUENCE <= spec.sequence_length <= base.context_length:
         allowed = f"from {_SHORTEST_SEQUENCE} to the base model's {base.context_length}"
         raise _wrong("sequence_length", spec.sequence_length, allowed)
-    if not 0 < spec.learning_rate < math.inf:
-        raise _wrong("learning_rate", spec.learning_rate, "above 0 and finite")
-    if not 0 <= spec.warmup_fraction <= 1:
-        raise _wrong("warmup_fraction", spec.warmup_fraction, "from 0 to 1")
     for name in ("gradient_clip", "weight_decay"):
         if not 0 <= getattr(spec, name) < math.inf:
             raise _wrong(name, getattr(spec, name), "0 or more, and finite")
-    if spec.schedule not in _SCHEDULES:
-        raise _wrong("schedule", spec.schedule, "constant, linear or cosine")
+    for number, stage in enumerate(spec.stages, start=1):
+        _check_stage(stage, f"stage {number}: " if len(spec.stages) > 1 else "")
     _check_lora(spec.lora, base)
+
+
+def _check_stage(stage: job_pb2.TrainStage, place: str) -> None:
+    if stage.steps < 1:
+        raise _wrong(f"{place}steps", stage.steps, "at least 1")
+    if not 0 < stage.learning_rate < math.inf:
+        raise _wrong(f"{place}learning_rate", stage.learning_rate, "above 0 and finite")
+    if not 0 <= stage.warmup_fraction <= 1:
+        raise _wrong(f"{place}warmup_fraction", stage.warmup_fraction, "from 0 to 1")
+    if stage.schedule not in _SCHEDULES:
+        raise _wrong(f"{place}schedule", stage.schedule, "constant, linear or cosine")
 
 
 def _check_lora(lora: job_pb2.LoraSpec, base: BaseModel) -> None:

@@ -5,13 +5,13 @@ import math
 from protos.nanofleet.v1 import job_pb2
 
 
-def learning_rate(spec: job_pb2.TrainSpec, step: int) -> float:
-    """The rate of optimizer step ``step``, counted from 0."""
-    warmup = math.ceil(spec.warmup_fraction * spec.steps)
+def learning_rate(stage: job_pb2.TrainStage, step: int) -> float:
+    """The rate of the stage's optimizer step ``step``, counted from 0."""
+    warmup = math.ceil(stage.warmup_fraction * stage.steps)
     if step < warmup:
-        return spec.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, spec.steps - warmup)
-    return spec.learning_rate * _share(spec.schedule, done)
+        return stage.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, stage.steps - warmup)
+    return stage.learning_rate * _share(stage.schedule, done)
 
 
 def _share(schedule: job_pb2.Schedule.ValueType, done: float) -> float:

@@ -27,6 +27,7 @@ from agent.workers.residency import AnonymousPeak
 from artifacts import digest
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
+from protos.recipe import total_steps
 
 CHECKPOINTS = "checkpoints"
 
@@ -66,7 +67,7 @@ class Session:
                 outcome = self._loop(trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
                     path = export(
-                        self._start, self._base, model, trainer.progress, self._spec.steps
+                        self._start, self._base, model, trainer.progress, total_steps(self._spec)
                     )
             peak.note(residency.measure())
         if outcome is Outcome.STOPPED:
@@ -147,7 +148,7 @@ class Session:
             adapter_size_bytes=path.stat().st_size,
             first_loss=progress.first_loss,
             final_loss=progress.last_loss,
-            steps=self._spec.steps,
+            steps=total_steps(self._spec),
             trained_tokens=progress.trained_tokens,
             duration_s=progress.active_s,
             tokens_per_s=progress.trained_tokens / max(progress.active_s, 1e-9),

@@ -62,6 +62,7 @@ class Trainer:
         self._model = model
         self._samples = samples
         self._spec = spec
+        self._stage = spec.stages[0]
         self._optimizer = AdamW(model.parameters, spec.weight_decay)
 
     @property
@@ -71,7 +72,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        return self.step >= self._spec.steps
+        return self.step >= self._stage.steps
 
     def micro_step(self) -> FinishedStep | None:
         """Trains on the next sample; the step, if this was its last. Raises TrainingFailure."""
@@ -116,7 +117,7 @@ class Trainer:
         progress, step = self.progress, self.step
         norm = self._optimizer.clip(self._spec.gradient_clip)
         self._check_finite(norm, "gradient")
-        rate = learning_rate(self._spec, step)
+        rate = learning_rate(self._stage, step)
         self._optimizer.step(rate)
         self._optimizer.clear()
         if step == 0:
@@ -139,7 +140,7 @@ class Trainer:
 
     def _diverged(self, what: str, value: float) -> TrainingFailure:
         return bad_spec(
-            f"The {what} became {value} in step {self.step + 1} of {self._spec.steps}: the "
-            f"training diverged. Lower the learning rate ({self._spec.learning_rate:g}), or set "
+            f"The {what} became {value} in step {self.step + 1} of {self._stage.steps}: the "
+            f"training diverged. Lower the learning rate ({self._stage.learning_rate:g}), or set "
             "gradient_clip and a warm-up."
         )

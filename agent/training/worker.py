@@ -2,7 +2,7 @@
 
     python -m agent.training.worker --commands FD --reports FD --parent PID
 
-Reads StartTraining, then obeys pause, resume and stop between micro-steps. Its last report is
+Reads StartTraining (or RehearseTraining: see preflight.py), then obeys pause, resume and stop between micro-steps. Its last report is
 TrainingFinished, TrainingStopped or WorkerFailed. It attaches to its agent before anything heavy is
 imported, and has the dataset tokenised by a child that is gone before torch is loaded.
 """
@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.training import preparation, recipe, token_file
@@ -19,9 +19,11 @@ from agent.training.commands import Commands
 from agent.training.failures import explain
 from agent.workers.channel import FrameReader, FrameWriter, attach
 from artifacts import base_model, durable
+from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 
-TOKENS_FILE = "tokens.bin"
+Report = Callable[[worker_pb2.TrainingReport], None]
+
 # For specs that name it not.
 _UNNAMED = "dataset"
 
@@ -57,35 +59,69 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
     first = reader.read()
     if first is None:
         return
-    start = first.start
+    is_rehearsal = first.WhichOneof("command") == "rehearse"
+    start = first.rehearse.start if is_rehearsal else first.start
     commands = Commands(reader)
     commands.listen()
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)
-    tokens = durable.make_folder(Path(start.job_folder)) / TOKENS_FILE
-    totals = _tokens(start, tokens, reports)
+    durable.make_folder(Path(start.job_folder))
+    if is_rehearsal:
+        _rehearse(start, base, commands, reports)
+    else:
+        _attempt(start, base, commands, reports, reports.write)
+
+
+def _attempt(
+    start: worker_pb2.StartTraining,
+    base: BaseModel,
+    commands: Commands,
+    reports: FrameWriter,
+    report: Report,
+) -> None:
+    tokens, totals = _tokens(start, 0, reports)
     # Not before: see the top.
     from agent.training.session import Session
 
-    Session(start, base, tokens, totals, reports.write).run(commands)
+    Session(start, base, tokens, totals, report).run(commands)
 
 
-def _tokens(start: worker_pb2.StartTraining, path: Path, reports: FrameWriter) -> token_file.Totals:
-    """The tokens file is made once for all attempts."""
-    spec = start.spec
-    key = token_file.key_of(spec.base_digest, spec.dataset_digest, spec.sequence_length)
+def _rehearse(
+    start: worker_pb2.StartTraining, base: BaseModel, commands: Commands, reports: FrameWriter
+) -> None:
+    from agent.training.preflight import Rehearsal
+
+    Rehearsal(start, base, reports.write).run(
+        lambda number: _tokens(start, number, reports),
+        lambda trial, report: _attempt(trial, base, commands, reports, report),
+    )
+
+
+def tokens_file(stage: int) -> str:
+    """Its name in the job's folder; stages count from 0."""
+    return f"tokens-{stage}.bin"
+
+
+def _tokens(
+    start: worker_pb2.StartTraining, number: int, reports: FrameWriter
+) -> tuple[Path, token_file.Totals]:
+    """The tokens file of a stage is made once for all attempts."""
+    spec, stage = start.spec, start.spec.stages[number]
+    path = Path(start.job_folder) / tokens_file(number)
+    key = token_file.key_of(spec.base_digest, stage.dataset_digest, spec.sequence_length)
     if totals := token_file.read_totals(path, key):
-        return totals
+        return path, totals
     line = job_pb2.LogLine(text="Tokenising the dataset with the base model's own tokenizer.")
     reports.write(worker_pb2.TrainingReport(log=line))
-    return preparation.prepare_in_child(
+    totals = preparation.prepare_in_child(
         Path(start.base_path),
-        Path(start.dataset_path),
+        Path(start.dataset_paths[number]),
         path,
         key,
         spec.sequence_length,
-        spec.dataset_name or _UNNAMED,
+        stage.dataset_name or _UNNAMED,
     )
+    return path, totals
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How a job is shown: as a row, as a card, and as a plain dictionary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from controller.cli import job_screen, plain, units
@@ -89,20 +89,34 @@ def _named(digest: str, names: Mapping[str, str]) -> str:
 
 
 def _recipe(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> list[tuple[str, Cell]]:
-    schedule = plain.enum_name(job_pb2.Schedule.DESCRIPTOR, spec.schedule)
     return [
         ("base model", _named(spec.base_digest, names)),
-        ("dataset", _named(spec.dataset_digest, names)),
         (
             "LoRA",
-            f"rank {spec.lora.rank}, alpha {spec.lora.alpha:g}, {', '.join(spec.lora.targets)}",
+            f"rank {spec.lora.rank}{' stabilized' if spec.lora.rank_stabilized else ''},"
+            f" alpha {spec.lora.alpha:g}, {', '.join(spec.lora.targets)}",
         ),
-        (
-            "recipe",
-            f"{spec.steps} steps of {spec.accumulation} × {spec.sequence_length} tokens at most,"
-            f" learning rate {spec.learning_rate:g} {schedule}, seed {spec.seed}",
-        ),
+        *_stages(spec, names),
     ]
+
+
+def _stages(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> Iterator[tuple[str, Cell]]:
+    for number, stage in enumerate(spec.stages, start=1):
+        which = f" {number}" if len(spec.stages) > 1 else ""
+        schedule = plain.enum_name(job_pb2.Schedule.DESCRIPTOR, stage.schedule)
+        yield f"dataset{which}", _named(stage.dataset_digest, names)
+        yield (
+            f"recipe{which}",
+            f"{stage.steps} steps of {spec.accumulation} × {spec.sequence_length} tokens at most,"
+            f" learning rate {stage.learning_rate:g} {schedule}, seed {spec.seed}",
+        )
+    if spec.HasField("evaluation"):
+        asked = spec.evaluation
+        patience = f", patience {asked.patience}" if asked.patience else ""
+        yield (
+            "evaluation",
+            f"{asked.held_out_fraction:.0%} held out, every {asked.period_steps} steps{patience}",
+        )
 
 
 def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
@@ -119,9 +133,18 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
 
 def _result(result: job_pb2.JobResult) -> list[tuple[str, Cell]]:
     energy = result.energy_j if result.HasField("energy_j") else None
+    best = result.best
+    stopped = ", stopped early" if result.stopped_early else ""
+    held_out: list[tuple[str, Cell]] = [
+        (
+            "held-out loss",
+            f"{best.loss:.4f} (perplexity {best.perplexity:.2f}) at step {best.step}{stopped}",
+        )
+    ]
     return [
         ("adapter", f"{short(result.adapter_digest)} ({units.size(result.adapter_size_bytes)})"),
         ("loss", f"{result.first_loss:.4f} → {result.final_loss:.4f}"),
+        *(held_out if result.HasField("best") else []),
         (
             "trained",
             f"{result.steps} steps, {result.trained_tokens:,} tokens"

@@ -85,6 +85,8 @@ def event_line(event: job_pb2.JobEvent) -> str:
     elif body == "checkpoint":
         saved = event.checkpoint
         said = f"checkpoint at step {saved.step} ({units.size(saved.size_bytes)})"
+    elif body == "evaluated":
+        said = evaluation(event.evaluated)
     elif body == "log":
         said = event.log.text.rstrip("\n")
     else:
@@ -92,12 +94,23 @@ def event_line(event: job_pb2.JobEvent) -> str:
     return f"{units.stamp(event.at.utc_ns)}  {said}"
 
 
+def evaluation(found: job_pb2.Evaluated) -> str:
+    best = ", the best so far" if found.best else ""
+    return (
+        f"held-out loss {found.loss:.4f} after step {found.step}"
+        f" (perplexity {found.perplexity:.2f}, {found.tokens:,} tokens){best}"
+    )
+
+
 def outcome(name: str, result: job_pb2.JobResult) -> str:
     """How a job that succeeded ended, in a sentence or two."""
+    best = ""
+    if result.HasField("best"):
+        best = f" held-out loss {result.best.loss:.4f} at step {result.best.step},"
     said = (
         f"{name}: {result.steps} steps in {units.duration(result.duration_s)}"
         f" ({units.rate(result.tokens_per_s)}),"
-        f" loss {result.first_loss:.4f} → {result.final_loss:.4f},"
+        f" loss {result.first_loss:.4f} → {result.final_loss:.4f},{best}"
         f" peak memory {units.size(result.peak_rss_bytes)}"
         f" ({units.size(result.peak_anonymous_bytes)} anonymous)"
     )

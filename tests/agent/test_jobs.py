@@ -295,7 +295,7 @@ async def test_what_cannot_run_is_refused_before_it_is_a_job(kitchen: Kitchen) -
 
         for bad, field in (
             (kitchen.spec(sequence_length=1), "train.sequence_length"),
-            (kitchen.spec(learning_rate=float("nan")), "train.learning_rate"),
+            (kitchen.spec(learning_rate=float("nan")), "train.stages[0].learning_rate"),
             (kitchen.spec(base_digest="../../etc/passwd"), "train.base_digest"),
             (b"\xff\xff", "spec"),
             (b"", "work"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.jobfile import ALL, ATTENTION, JobFile, load_job_file, parse_job
+from controller.records import StageData
 from protos.errors import InvalidRequest, NotFound
 from protos.nanofleet.v1 import job_pb2
 
@@ -41,30 +42,35 @@ def load(folder: Path, text: str) -> JobFile:
 
 def spec(job: JobFile, samples: int = 10, instruct: bool = True) -> job_pb2.TrainSpec:
     return job.to_spec(
-        base_digest="sha256:b", dataset_digest="sha256:d", samples=samples, instruct=instruct
+        base_digest="sha256:b", data=[StageData("sha256:d", samples)], instruct=instruct
     ).train
 
 
 def test_the_example_sets_every_field(tmp_path: Path) -> None:
     job = load(tmp_path, EXAMPLE)
-    assert job.dataset_path == tmp_path / "persona.jsonl"
+    assert job.path_of(*job.datasets) == tmp_path / "persona.jsonl"
     assert spec(job) == job_pb2.TrainSpec(
         base_digest="sha256:b",
-        dataset_digest="sha256:d",
         lora=job_pb2.LoraSpec(rank=8, alpha=16, targets=ALL, dropout=0),
         sequence_length=256,
         accumulation=8,
-        steps=120,
-        learning_rate=2e-5,
-        schedule=job_pb2.SCHEDULE_COSINE,
-        warmup_fraction=0.1,
+        stages=[
+            job_pb2.TrainStage(
+                dataset_digest="sha256:d",
+                dataset_name="persona.jsonl",
+                steps=120,
+                learning_rate=2e-5,
+                schedule=job_pb2.SCHEDULE_COSINE,
+                warmup_fraction=0.1,
+            )
+        ],
         gradient_clip=0.3,
         weight_decay=0,
         seed=0,
         checkpoint_period_s=300,
         threads=0,
         stored_layers=0,
-        dataset_name="persona.jsonl",
+        packing=True,
     )
 
 
@@ -72,17 +78,16 @@ def test_the_defaults_are_the_example(tmp_path: Path) -> None:
     short = "name: persona\ntrain: {base: b, dataset: d, steps: 120}\n"
     long = load(tmp_path, EXAMPLE)
     found = spec(load(tmp_path, short))
-    assert found.dataset_name == "d"
-    found.dataset_name = "persona.jsonl"
+    assert found.stages[0].dataset_name == "d"
+    found.stages[0].dataset_name = "persona.jsonl"
     assert found == spec(long)
-    assert (
-        long.to_spec(base_digest="", dataset_digest="", samples=1, instruct=True).name == "persona"
-    )
+    made = long.to_spec(base_digest="", data=[StageData("", 1)], instruct=True)
+    assert made.name == "persona"
 
 
 def test_a_model_that_only_continues_text_learns_faster(tmp_path: Path) -> None:
     job = load(tmp_path, "name: persona\ntrain: {base: b, dataset: d, steps: 1}\n")
-    assert spec(job, instruct=False).learning_rate == 2e-4
+    assert spec(job, instruct=False).stages[0].learning_rate == 2e-4
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_epochs_become_steps(
     text = EXAMPLE.replace("steps: 120", f"epochs: {epochs}").replace(
         "accumulation: 8", f"accumulation: {accumulation}"
     )
-    assert spec(load(tmp_path, text), samples).steps == steps
+    assert spec(load(tmp_path, text), samples).stages[0].steps == steps
 
 
 @pytest.mark.parametrize(
@@ -104,14 +109,14 @@ def test_epochs_become_steps(
 )
 def test_numbers_as_people_write_them(tmp_path: Path, written: str, learning_rate: float) -> None:
     job = load(tmp_path, EXAMPLE.replace("2e-5", written))
-    assert spec(job).learning_rate == learning_rate
+    assert spec(job).stages[0].learning_rate == learning_rate
 
 
 @pytest.mark.parametrize(
     ("written", "share"), [("10%", 0.1), ("0.1", 0.1), ("0", 0), ("2.5 %", 0.025)]
 )
 def test_warmup_as_a_share(tmp_path: Path, written: str, share: float) -> None:
-    assert spec(load(tmp_path, EXAMPLE.replace("10%", written))).warmup_fraction == share
+    assert spec(load(tmp_path, EXAMPLE.replace("10%", written))).stages[0].warmup_fraction == share
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,6 @@ def test_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
 
 def test_values_that_are_no_file() -> None:
     train = {"base": "b", "dataset": "d", "steps": 3, "learning_rate": 5e-3}
-    assert spec(parse_job({"name": "persona", "train": train})).steps == 3
+    assert spec(parse_job({"name": "persona", "train": train})).stages[0].steps == 3
     with pytest.raises(InvalidRequest, match="job: unknown key `nam`, did you mean `name`"):
         parse_job({"nam": "persona", "train": train})

@@ -28,7 +28,7 @@ async def test_a_job_from_file_to_adapter(fleet: Fleet, dataset: Path, tmp_path:
     )
     record = await fleet.submit(load_job_file(tmp_path / "finetune.yaml"))
     assert record.device == "kitchen"
-    assert record.job.spec.train.steps == 3
+    assert record.job.spec.train.stages[0].steps == 3
     with pytest.raises(Refused, match="not ended"):
         await fleet.fetch_result(record.id)
     events = [event async for event in fleet.watch(record.id)]

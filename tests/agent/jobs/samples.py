@@ -1,25 +1,35 @@
 """Specs of jobs as a controller would send them."""
 
 from artifacts import digest
-from protos.nanofleet.v1.job_pb2 import SCHEDULE_COSINE, JobSpec, LoraSpec, TrainSpec
+from protos.nanofleet.v1.job_pb2 import SCHEDULE_COSINE, JobSpec, LoraSpec, TrainSpec, TrainStage
 
 FIRST = "01JD00000000000000000000A1"
 SECOND = "01JD00000000000000000000B2"
 
 
+STAGE_FIELDS = TrainStage.DESCRIPTOR.fields_by_name
+
+
 def train_spec(**changes: object) -> TrainSpec:
+    """``changes`` are fields of TrainSpec, or of its only stage."""
     spec = TrainSpec(
         base_digest=digest.of_bytes(b"base"),
-        dataset_digest=digest.of_bytes(b"dataset"),
         lora=LoraSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"]),
         sequence_length=64,
         accumulation=1,
-        steps=4,
-        learning_rate=1e-3,
-        schedule=SCHEDULE_COSINE,
+        stages=[
+            TrainStage(
+                dataset_digest=digest.of_bytes(b"dataset"),
+                steps=4,
+                learning_rate=1e-3,
+                schedule=SCHEDULE_COSINE,
+            )
+        ],
         checkpoint_period_s=300,
         threads=1,
     )
+    of_stage = {name: changes.pop(name) for name in [*changes] if name in STAGE_FIELDS}
+    spec.stages[0].MergeFrom(TrainStage(**of_stage))  # type: ignore[arg-type]
     spec.MergeFrom(TrainSpec(**changes))  # type: ignore[arg-type]
     return spec
 

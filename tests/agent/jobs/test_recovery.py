@@ -53,7 +53,7 @@ class Device:
         facts: dict[str, object] = {
             "name": "persona",
             "base_digest": Digest(train_spec().base_digest),
-            "dataset_digest": Digest(train_spec().dataset_digest),
+            "dataset_digest": Digest(train_spec().stages[0].dataset_digest),
             "tokenizer_digest": Digest(train_spec().base_digest),
             "job_id": FIRST,
             "rank": 4,

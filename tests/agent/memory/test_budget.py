@@ -105,7 +105,7 @@ def test_server_is_offered_a_shorter_context() -> None:
 
 def test_smaller_recipes_get_smaller_and_change_nothing_else() -> None:
     asked = recipe(tokens=300, rank=16, targets=ALL, stored=5)
-    asked.stages.add(learning_rate=2e-5)
+    asked.weight_decay = 0.5
     before = asked.SerializeToString()
     smaller = list(smaller_recipes(asked))
     peaks = [forecast_of(gemma_3_1b(), one).peak_bytes for one in (asked, *smaller)]
@@ -114,7 +114,7 @@ def test_smaller_recipes_get_smaller_and_change_nothing_else() -> None:
     last = smaller[-1]
     assert (last.stored_layers, last.sequence_length, last.lora.rank) == (0, SHORTEST_SEQUENCE, 4)
     assert list(last.lora.targets) == ["q_proj", "k_proj", "v_proj", "o_proj"]
-    assert all(one.stages[0].learning_rate == 2e-5 for one in smaller)
+    assert all(one.weight_decay == 0.5 for one in smaller)
     assert asked.SerializeToString() == before
 
 

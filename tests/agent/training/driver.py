@@ -15,18 +15,22 @@ DATASET_DIGEST = "sha256:" + "d" * 64
 
 
 def recipe(**changes: object) -> job_pb2.TrainSpec:
-    """A whole recipe for the tiny model; ``changes`` are fields of TrainSpec, or of its LoRA with
-    the prefix ``lora_``."""
+    """A whole recipe for the tiny model; ``changes`` are fields of TrainSpec, of its only stage, or
+    of its LoRA with the prefix ``lora_``."""
     spec = job_pb2.TrainSpec(
         base_digest=BASE_DIGEST,
-        dataset_digest=DATASET_DIGEST,
         lora=job_pb2.LoraSpec(rank=4, alpha=8, targets=TARGETS, dropout=0),
         sequence_length=160,
         accumulation=2,
-        steps=4,
-        learning_rate=1e-2,
-        schedule=job_pb2.SCHEDULE_COSINE,
-        warmup_fraction=0.1,
+        stages=[
+            job_pb2.TrainStage(
+                dataset_digest=DATASET_DIGEST,
+                steps=4,
+                learning_rate=1e-2,
+                schedule=job_pb2.SCHEDULE_COSINE,
+                warmup_fraction=0.1,
+            )
+        ],
         gradient_clip=1.0,
         seed=7,
         threads=1,
@@ -38,7 +42,8 @@ def recipe(**changes: object) -> job_pb2.TrainSpec:
             target.ClearField(field)
             target.targets.extend(value)
         else:
-            setattr(target, field, value)
+            of_stage = field in job_pb2.TrainStage.DESCRIPTOR.fields_by_name
+            setattr(spec.stages[0] if of_stage else target, field, value)
     return spec
 
 
@@ -53,7 +58,7 @@ class Worker:
             job_name="persona",
             spec=spec,
             base_path=str(base),
-            dataset_path=str(dataset),
+            dataset_paths=[str(dataset)],
             job_folder=str(folder),
             threads=threads,
         )

@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
     before = good.read_bytes()
     ballast = small_disk / "ballast"
     ballast.write_bytes(
-        bytes(TMPFS_BYTES - len(before) * 3 // 2 - (folder / "tokens.bin").stat().st_size)
+        bytes(TMPFS_BYTES - len(before) * 3 // 2 - (folder / "tokens-0.bin").stat().st_size)
     )
 
     with Worker(tiny_base, persona, folder, spec) as worker:

@@ -7,7 +7,7 @@ from tests.agent.training.driver import recipe
 
 def rates(schedule: job_pb2.Schedule.ValueType, warmup: float = 0.2) -> list[float]:
     spec = recipe(schedule=schedule, warmup_fraction=warmup, learning_rate=1.0, steps=10)
-    return [round(learning_rate(spec, step), 4) for step in range(10)]
+    return [round(learning_rate(spec.stages[0], step), 4) for step in range(10)]
 
 
 def test_rises_from_zero_and_stays() -> None:

@@ -100,7 +100,7 @@ def test_the_result_is_one_archive(run: Run, tmp_path: Path) -> None:
     assert sorted(p.name for p in run.folder.iterdir()) == [
         "adapter.tar",
         "checkpoints",
-        "tokens.bin",
+        "tokens-0.bin",
     ]
     manifest = adapter.read_manifest(path)
     assert (manifest.name, manifest.base_digest, manifest.dataset_digest) == (
@@ -110,7 +110,7 @@ def test_the_result_is_one_archive(run: Run, tmp_path: Path) -> None:
     )
     assert (manifest.rank, manifest.alpha, manifest.targets) == (8, 16, tuple(sorted(TARGETS)))
     assert manifest.final_loss == finished.result.final_loss
-    assert (manifest.recipe["warmup_fraction"], manifest.recipe["seed"]) == (0.1, 7)
+    assert (manifest.recipe["stages"][0]["warmup_fraction"], manifest.recipe["seed"]) == (0.1, 7)
     adapter.unpack(path, tmp_path / "adapter")
 
 
@@ -272,7 +272,7 @@ def test_bad_data_is_named_by_its_line(
     assert message in found.message
     # The details are in the log.
     assert "Traceback" in worker.log()
-    assert not (tmp_path / "job" / "tokens.bin").exists()
+    assert not (tmp_path / "job" / "tokens-0.bin").exists()
 
 
 def test_a_bad_recipe_is_refused_before_anything_is_made(
