@@ -40,7 +40,7 @@ class Facts:
     longest: int = 0
 
 
-def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:  # noqa: B008
+def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
     """The fastest plan within the recipe's memory budget.
 
     Raises OutOfMemory, with the nearest settings that fit, when none is.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast, training_forecast
-from agent.memory.plan import Facts, Plan, choose
+from agent.memory.plan import Plan, choose
 from agent.training import duration, token_file
 from agent.training.duration import StageData, StepTimes
 from agent.training.failures import TrainingFailure
@@ -57,7 +57,9 @@ class Rehearsal:
         self._passed("recipe", _said_of(plan, forecast), began_s)
         began_s = self.clock()
         stages = [self._stage(number, tokenise) for number in range(len(spec.stages))]
-        found = "; ".join(_said_of_data(stage, one) for stage, one in zip(spec.stages, stages))  # noqa: B905
+        found = "; ".join(
+            _said_of_data(stage, one) for stage, one in zip(spec.stages, stages, strict=True)
+        )
         self._passed("data", found, began_s)
         began_s = self.clock()
         taken_bytes = _take(forecast.anonymous_bytes - TRAINER_ANONYMOUS_BYTES)

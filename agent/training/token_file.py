@@ -11,6 +11,7 @@ the tokenizer, and kept beside the checkpoints: an attempt that resumes finds it
 """
 
 import hashlib
+import itertools
 import os
 import struct
 from array import array
@@ -103,4 +104,4 @@ def longest(path: Path, totals: Totals) -> int:
     with path.open("rb") as file:
         file.seek(totals.starts_offset)
         starts.fromfile(file, totals.samples + 1)
-    return max((after - before for before, after in zip(starts, starts[1:])), default=0)  # noqa: B905
+    return max((after - before for before, after in itertools.pairwise(starts)), default=0)

@@ -2,9 +2,10 @@
 
     python -m agent.training.worker --commands FD --reports FD --parent PID
 
-Reads StartTraining (or RehearseTraining: see preflight.py), then obeys pause, resume and stop between micro-steps. Its last report is
-TrainingFinished, TrainingStopped or WorkerFailed. It attaches to its agent before anything heavy is
-imported, and has the dataset tokenised by a child that is gone before torch is loaded.
+Reads StartTraining, then obeys pause, resume and stop between micro-steps. Its last report is
+TrainingFinished, TrainingStopped or WorkerFailed. RehearseTraining tries it all out instead (see
+preflight.py). It attaches to its agent before anything heavy is imported, and has the dataset
+tokenised by a child that is gone before torch is loaded.
 """
 
 import contextlib
