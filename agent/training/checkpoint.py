@@ -1,8 +1,9 @@
 """Checkpoints: everything that a later process needs to go on with bitwise the same losses.
 
-A checkpoint is one safetensors file, ``checkpoints/<micro-steps>.safetensors`` in the job's folder:
-adapters, moments, the gradients of an unfinished step and torch's random state as tensors; the
-cursor, the thread count, the data type and the digest of the recipe in its header. The thread
+A checkpoint is one safetensors file, ``checkpoints/<work done>.safetensors`` in the job's folder:
+adapters, moments, the gradients of an unfinished step, the best adapter and torch's random state as
+tensors; the cursor, the thread count, the data type, what the worker chose for its memory, and the
+digest of the recipe in its header. The thread
 count, because sums of two threads round otherwise than those of one. The data's order needs no
 state: it follows from the seed and the cursor.
 
@@ -12,12 +13,14 @@ that turns out damaged costs some minutes, not the job.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from agent.training.failures import bad_spec
@@ -25,10 +28,12 @@ from agent.training.trainer import Progress
 from artifacts import durable
 from protos.nanofleet.v1 import job_pb2
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "nanofleet"
 _SUFFIX = ".safetensors"
 _KEPT = 2
+_ALIGNMENT = 8
+_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class Settings:
     recipe_digest: str
     threads: int
     data_type: str
+    packing: bool
+    # Rows of the output head at once.
+    chunk_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,13 @@ class Checkpoint:
 
 class CheckpointFolder:
     """``problems`` collects what was found unreadable, for the log; ``good`` is the newest file
-    that this process has written or read whole."""
+    that this process has written or opened, and ``good_step`` its step."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = durable.make_folder(folder)
         self.problems: list[str] = []
         self.good: Path | None = None
+        self.good_step = 0
         for stray in folder.glob(".*.tmp"):
             # A power cut while writing left it; nothing refers to it.
             stray.unlink()
@@ -63,19 +72,16 @@ class CheckpointFolder:
         """Returns the size in bytes."""
         header = {
             "format_version": FORMAT_VERSION,
-            "recipe_digest": checkpoint.settings.recipe_digest,
-            "threads": checkpoint.settings.threads,
-            "data_type": checkpoint.settings.data_type,
+            "settings": asdict(checkpoint.settings),
             "progress": checkpoint.progress.to_json(),
         }
-        content = save(dict(checkpoint.state), metadata={_KEY: json.dumps(header)})
-        name = f"{checkpoint.progress.micro_steps:010d}{_SUFFIX}"
-        written = self._folder / name
-        durable.write_bytes(written, content)
-        self.good = written
+        written = self._folder / f"{checkpoint.progress.work:010d}{_SUFFIX}"
+        with durable.replacing(written) as file:
+            _write(file, checkpoint.state, {_KEY: json.dumps(header)})
+        self.good, self.good_step = written, checkpoint.progress.steps
         for useless in self._useless(written):
             durable.remove(useless)
-        return len(content)
+        return written.stat().st_size
 
     def newest(self, recipe_digest: str) -> Checkpoint | None:
         """The newest readable one; None when there is none. Another recipe's is refused."""
@@ -85,7 +91,7 @@ class CheckpointFolder:
             except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
                 self.problems.append(f"The checkpoint {path.name} is not readable: {error}")
                 continue
-            self.good = path
+            self.good, self.good_step = path, checkpoint.progress.steps
             if checkpoint.settings.recipe_digest != recipe_digest:
                 raise bad_spec(
                     "The job's checkpoints were written with another recipe, base or dataset, so "
@@ -117,11 +123,58 @@ def recipe_digest(spec: job_pb2.TrainSpec) -> str:
     return hashlib.sha256(essential.SerializeToString(deterministic=True)).hexdigest()
 
 
+def _write(file: BinaryIO, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file, tensor by tensor; the library's own writer copies them all first.
+
+    https://huggingface.co/docs/safetensors: the length of a JSON header in 8 bytes, the header with
+    type, shape and place of each tensor, then their bytes, little-endian and without gaps.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in state.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(struct.pack("<Q", len(text)))
+    file.write(text)
+    for tensor in state.values():
+        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+class _StoredState(Mapping[str, Tensor]):
+    """The tensors of a checkpoint file, each read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = cast("Any", safe_open(path, framework="pt"))
+        self._names = frozenset(self._file.keys())
+
+    @property
+    def header(self) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(self._file.metadata()[_KEY])
+        return header
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def _read(path: Path) -> Checkpoint:
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()[_KEY])
-        if header["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {header['format_version']}")
-        settings = Settings(header["recipe_digest"], header["threads"], header["data_type"])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(settings, Progress(**header["progress"]), state)
+    state = _StoredState(path)
+    header = state.header
+    if header["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format version {header['format_version']}")
+    settings = Settings(**header["settings"])
+    return Checkpoint(settings, Progress.from_json(header["progress"]), state)

@@ -23,6 +23,8 @@ class Commands:
     def __init__(self, reader: FrameReader[worker_pb2.TrainingCommand]) -> None:
         self._reader = reader
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        # Set ahead of the orders before it, for work that has no place to pause at.
+        self.stop_asked = threading.Event()
 
     def listen(self) -> None:
         """Starts the thread; it ends with the pipe, or with the process."""
@@ -39,8 +41,13 @@ class Commands:
         try:
             while (command := self._reader.read()) is not None:
                 if order := _ORDERS.get(command.WhichOneof("command") or ""):
-                    self._orders.put(order)
+                    self._put(order)
         except (FrameError, OSError):
             # The agent is broken: the same as gone.
             pass
-        self._orders.put(Order.STOP)
+        self._put(Order.STOP)
+
+    def _put(self, order: Order) -> None:
+        self._orders.put(order)
+        if order is Order.STOP:
+            self.stop_asked.set()

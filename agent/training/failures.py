@@ -36,9 +36,13 @@ def bad_spec(message: str) -> TrainingFailure:
     return TrainingFailure(job_pb2.CAUSE_BAD_SPEC, message)
 
 
+def bad_data(message: str) -> TrainingFailure:
+    return TrainingFailure(job_pb2.CAUSE_BAD_DATA, message)
+
+
 def bad_line(dataset: str, line: int, message: str) -> TrainingFailure:
     """Something is wrong with the sample in this line (counted from 1) of what is called so."""
-    return TrainingFailure(job_pb2.CAUSE_BAD_DATA, f"{dataset}:{line}: {message}")
+    return bad_data(f"{dataset}:{line}: {message}")
 
 
 def explain(error: BaseException) -> worker_pb2.WorkerFailed:

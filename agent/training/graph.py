@@ -9,7 +9,8 @@ Families: Gemma 3. Another one needs its configuration (as gemma3.py) and the sa
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -22,6 +23,7 @@ from agent.training.frozen import FrozenEmbedding, FrozenLinear
 from agent.training.loss import summed_loss
 from agent.training.recompute import recomputed
 from agent.training.samples import TokenSample
+from agent.training.seeds import derived
 from agent.training.weights import MappedWeights, Weight
 from artifacts.base_model import BaseModel
 from artifacts.convert.families import GEMMA3, Change, TensorSpec
@@ -45,6 +47,16 @@ class TrainedModel:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout and gradients; torch's random state stays as it is."""
+        self._module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._module.train()
 
     def summed_loss(self, sample: TokenSample) -> Tensor:
         """The cross-entropy in nats, summed over the sample's labelled tokens."""
@@ -73,7 +85,7 @@ def build(base: BaseModel, weights: MappedWeights, spec: job_pb2.TrainSpec) -> T
         task_type="CAUSAL_LM",
         base_model_name_or_path=base.name,
     )
-    torch.manual_seed(spec.seed)
+    torch.manual_seed(derived(spec.seed, "adapter"))
     with warnings.catch_warnings():
         # PEFT asks Transformers for a property by its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

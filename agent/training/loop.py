@@ -54,9 +54,11 @@ class Loop:
         self._residency = residency
         self._clock = clock
         self._saved_at_s = clock()
-        self._saved_micro_steps = trainer.progress.micro_steps
+        self._saved_work = trainer.progress.work
         self._step_s = 0.0
         self._step_micro_steps = 0
+        # Without those of an earlier process, which timed them itself.
+        self._step_tokens = 0
 
     def run(self) -> Outcome:
         """Until the last step or an order to stop; a checkpoint is on disk then."""
@@ -65,7 +67,12 @@ class Loop:
             if self._obey() is Outcome.STOPPED:
                 outcome = Outcome.STOPPED
                 break
-            self._micro_step()
+            if self._trainer.evaluation_due:
+                if self._evaluate() is Outcome.STOPPED:
+                    outcome = Outcome.STOPPED
+                    break
+            else:
+                self._micro_step()
             if 0 < self._spec.checkpoint_period_s <= self._clock() - self._saved_at_s:
                 self._checkpoint()
         self._checkpoint()
@@ -99,42 +106,56 @@ class Loop:
 
     def _micro_step(self) -> None:
         began_s = self._clock()
+        tokens_before = self._trainer.progress.trained_tokens
         finished = self._trainer.micro_step()
         took_s = self._clock() - began_s
         self._trainer.progress.active_s += took_s
         self._step_s += took_s
+        self._step_tokens += self._trainer.progress.trained_tokens - tokens_before
         self._step_micro_steps += 1
         if finished is not None:
             self._report(worker_pb2.TrainingReport(progress=self._progress(finished)))
-            self._step_s, self._step_micro_steps = 0.0, 0
+            self._step_s, self._step_micro_steps, self._step_tokens = 0.0, 0, 0
+
+    def _evaluate(self) -> Outcome | None:
+        """Obeys between samples. One that is broken off leaves no trace, and is done again."""
+        summed_loss, tokens, took_s = 0.0, 0, 0.0
+        for number in range(self._trainer.held_out_count):
+            if self._obey() is Outcome.STOPPED:
+                return Outcome.STOPPED
+            began_s = self._clock()
+            loss, labelled = self._trainer.held_out_loss(number)
+            summed_loss, tokens = summed_loss + loss, tokens + labelled
+            took_s += self._clock() - began_s
+        evaluated = self._trainer.note_evaluation(summed_loss, tokens, took_s)
+        self._report(worker_pb2.TrainingReport(evaluated=evaluated))
+        return None
 
     def _progress(self, finished: FinishedStep) -> job_pb2.TrainProgress:
         progress, memory = self._trainer.progress, self._residency()
-        left = total_steps(self._spec) * self._spec.accumulation - progress.micro_steps
-        # After a resume in the middle of a step, its earlier part was timed by another process.
-        share = self._step_micro_steps / self._spec.accumulation
+        took_s = progress.active_s + progress.evaluation_s
         return job_pb2.TrainProgress(
             step=finished.number,
             total_steps=total_steps(self._spec),
-            stage=1,
+            stage=finished.stage,
             total_stages=len(self._spec.stages),
             loss=finished.loss,
             learning_rate=finished.learning_rate,
             gradient_norm=finished.gradient_norm,
-            tokens_per_s=finished.tokens * share / max(self._step_s, 1e-9),
+            tokens_per_s=self._step_tokens / max(self._step_s, 1e-9),
             micro_step_s=self._step_s / self._step_micro_steps,
             anonymous_bytes=memory.anonymous_bytes,
             file_bytes=memory.file_bytes,
-            time_to_go_s=left * progress.active_s / progress.micro_steps,
+            time_to_go_s=self._trainer.samples_left * took_s / progress.samples,
             peak_rss_bytes=memory.peak_rss_bytes,
         )
 
     def _checkpoint(self) -> None:
         """Not when nothing happened since the last one."""
-        if self._trainer.progress.micro_steps == self._saved_micro_steps:
+        if self._trainer.progress.work == self._saved_work:
             return
         size_bytes = self._save()
         self._saved_at_s = self._clock()
-        self._saved_micro_steps = self._trainer.progress.micro_steps
+        self._saved_work = self._trainer.progress.work
         saved = job_pb2.CheckpointSaved(step=self._trainer.step, size_bytes=size_bytes)
         self._report(worker_pb2.TrainingReport(checkpoint=saved))

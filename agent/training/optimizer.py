@@ -55,6 +55,13 @@ class AdamW:
                 gradient.mul_(limit / (norm + _NORM_EPSILON))
         return norm
 
+    def reset(self) -> None:
+        """As if it were new."""
+        self.steps = 0
+        for moments in (self.first_moments, self.second_moments):
+            for moment in moments.values():
+                moment.zero_()
+
     def clear(self) -> None:
         """Forgets the gradients, memory included."""
         for parameter in self._parameters.values():

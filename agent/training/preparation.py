@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.training.failures import TrainingFailure
@@ -14,13 +15,25 @@ from agent.training.token_file import Totals
 from protos.nanofleet.v1 import job_pb2
 
 _KILLED = -9
+# Between two looks at whether to stop: a process's end and an order cannot be waited for together.
+_LOOK_S = 0.1
+
+
+class Stopped(Exception):
+    """The preparation was given up because the worker shall stop."""
 
 
 def prepare_in_child(
-    base: Path, source: Path, target: Path, key: bytes, sequence_length: int, name: str
+    base: Path,
+    source: Path,
+    target: Path,
+    key: bytes,
+    sequence_length: int,
+    name: str,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> Totals:
     """The same in a child process; its failure is raised here with its cause. ``name`` is what
-    messages call the dataset.
+    messages call the dataset. Raises Stopped soon after ``stop_asked``.
 
     Called from the main thread, with which the child ends.
     """
@@ -29,14 +42,31 @@ def prepare_in_child(
     command += ["--key", key.hex(), "--sequence-length", str(sequence_length)]
     # In one word: a name may begin like an option.
     command += [f"--dataset-name={name}", "--parent", str(os.getpid())]
-    child = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    lines = child.stdout.decode("utf-8", "replace").splitlines()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            answered = _answer(child, stop_asked)
+        except BaseException:
+            child.kill()
+            child.wait()
+            for half in target.parent.glob(f".{target.name}.*.tmp"):
+                half.unlink(missing_ok=True)
+            raise
+    lines = answered.decode("utf-8", "replace").splitlines()
     if child.returncode not in (0, 1) or not lines:
         raise _died(child.returncode)
     answer = json.loads(lines[-1])
     if "cause" in answer:
         raise TrainingFailure(job_pb2.Cause.Value(answer["cause"]), answer["message"])
     return Totals(**answer)
+
+
+def _answer(child: "subprocess.Popen[bytes]", stop_asked: Callable[[], bool]) -> bytes:
+    while True:
+        try:
+            return child.communicate(timeout=_LOOK_S)[0]
+        except subprocess.TimeoutExpired:
+            if stop_asked():
+                raise Stopped from None
 
 
 def _died(code: int) -> TrainingFailure:

@@ -9,11 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from agent.training.seeds import derived
 from agent.training.token_file import HEADER, Totals
-
-# Any fixed odd number: it keeps the orders of (seed, pass) pairs apart.
-_PASS_STRIDE = 0x9E3779B97F4A7C15
-_SEED_MASK = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +22,23 @@ class TokenSample:
 
 
 class Samples:
-    """The samples of a tokens file (see token_file.py) in the order of their training.
+    """The samples of a tokens file (see token_file.py) in the order of their training, less
+    ``held_out`` of them, which the seed chooses.
 
-    Sample ``number`` of the training is a pure function of seed and number, so that the data cursor
-    of a checkpoint is one number.
+    Sample ``number`` of the training is a pure function of seed, stage and number, so that the data
+    cursor of a checkpoint is one number. What is held out does not depend on the stage: of two
+    stages with one dataset, the second must not be judged by what the first has learnt.
     """
 
-    def __init__(self, path: Path, totals: Totals, seed: int) -> None:
+    def __init__(
+        self, path: Path, totals: Totals, seed: int, *, stage: int = 0, held_out: int = 0
+    ) -> None:
         self.totals = totals
         self._seed = seed
+        self._stage = stage
+        shuffled = _permutation(totals.samples, derived(seed, "held out"))
+        self._held_out = shuffled[:held_out].sort().values
+        self._trained = shuffled[held_out:].sort().values
         self._order = torch.empty(0, dtype=torch.int64)
         self._order_pass = -1
         with path.open("rb") as file:
@@ -53,8 +58,29 @@ class Samples:
 
     def at(self, number: int) -> TokenSample:
         """Sample ``number`` of the training, counted from 0 through all passes."""
-        passes, place = divmod(number, self.totals.samples)
-        index = int(self._order_of(passes)[place])
+        passes, place = divmod(number, len(self._trained))
+        return self._sample(int(self._order_of(passes)[place]))
+
+    @property
+    def trained_count(self) -> int:
+        """Samples of one pass."""
+        return len(self._trained)
+
+    @property
+    def trained_labels(self) -> int:
+        """Labelled tokens of one pass."""
+        held_out = (len(self.held_out(number).labelled) for number in range(self.held_out_count))
+        return self.totals.labelled - sum(held_out)
+
+    @property
+    def held_out_count(self) -> int:
+        return len(self._held_out)
+
+    def held_out(self, number: int) -> TokenSample:
+        """Held-out sample ``number``, counted from 0."""
+        return self._sample(int(self._held_out[number]))
+
+    def _sample(self, index: int) -> TokenSample:
         marked = self._tokens[int(self._starts[index]) : int(self._starts[index + 1])].long()
         is_label = marked < 0
         return TokenSample(
@@ -62,13 +88,13 @@ class Samples:
             labelled=torch.nonzero(is_label).flatten(),
         )
 
-    def labelled_count(self, number: int) -> int:
-        return len(self.at(number).labelled)
-
     def _order_of(self, passes: int) -> Tensor:
         if passes != self._order_pass:
-            seed = (self._seed + passes * _PASS_STRIDE) & _SEED_MASK
-            generator = torch.Generator().manual_seed(seed)
-            self._order = torch.randperm(self.totals.samples, generator=generator)
+            seed = derived(self._seed, "order", self._stage, passes)
+            self._order = self._trained[_permutation(len(self._trained), seed)]
             self._order_pass = passes
         return self._order
+
+
+def _permutation(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

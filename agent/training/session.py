@@ -4,18 +4,19 @@ Only imported once the tokenizer's process is gone: from here on torch and Trans
 """
 
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from agent.training import checkpoint, heap, precision
+from agent.training import checkpoint, heap, loss, precision
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import export
-from agent.training.failures import TrainingFailure, explain
+from agent.training.failures import TrainingFailure, bad_data, explain
 from agent.training.graph import TrainedModel, build
 from agent.training.loop import Loop, Outcome, Report
 from agent.training.samples import Samples
@@ -27,27 +28,35 @@ from agent.workers.residency import AnonymousPeak
 from artifacts import digest
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-from protos.recipe import total_steps
+from protos.recipe import held_out_samples
 
 CHECKPOINTS = "checkpoints"
 
 
 class Session:
-    """``tokens`` was made from the dataset of ``start`` and holds ``totals``."""
+    """``tokens``: the tokens file of each stage of ``start``, and what it holds."""
 
     def __init__(
         self,
         start: worker_pb2.StartTraining,
         base: BaseModel,
-        tokens: Path,
-        totals: Totals,
+        tokens: Sequence[tuple[Path, Totals]],
         report: Report,
     ) -> None:
         self._start = start
         self._spec = start.spec
         self._base = base
-        self._samples = Samples(tokens, totals, start.spec.seed)
-        self._report = report
+        self._samples = [
+            Samples(
+                path,
+                totals,
+                start.spec.seed,
+                stage=number,
+                held_out=held_out_split(start.spec, number, totals.samples),
+            )
+            for number, (path, totals) in enumerate(tokens)
+        ]
+        self._send = report
         self._checkpoints = CheckpointFolder(Path(start.job_folder) / CHECKPOINTS)
 
     def run(self, commands: Commands) -> Outcome:
@@ -61,14 +70,12 @@ class Session:
         weights = MappedWeights(self._base, precision.TYPES[settings.data_type])
         with AnonymousPeak() as peak:
             model = build(self._base, weights, self._spec)
-            trainer = self._trainer(model, found)
+            trainer = self._trainer(model, settings, found)
             self._report_started(settings, trainer)
             with self._naming_checkpoint():
                 outcome = self._loop(trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
-                    path = export(
-                        self._start, self._base, model, trainer.progress, total_steps(self._spec)
-                    )
+                    path = export(self._start, self._base, model, trainer.progress, trainer.step)
             peak.note(residency.measure())
         if outcome is Outcome.STOPPED:
             stopped = worker_pb2.TrainingStopped(step=trainer.step)
@@ -90,20 +97,23 @@ class Session:
         good = self._checkpoints.good
         if good is None:
             return "No checkpoint had been written."
-        step = int(good.stem) // self._spec.accumulation
-        return f"The checkpoint of step {step} was kept: {good}."
+        return f"The checkpoint of step {self._checkpoints.good_step} was kept: {good}."
 
     def _new_settings(self, recipe: str) -> Settings:
         threads = self._start.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(threads)
         data_type = precision.choose(self._base.embedding_length)
-        return Settings(recipe, threads, precision.NAMES[data_type])
+        return Settings(
+            recipe, threads, precision.NAMES[data_type], self._spec.packing, loss.CHUNK_ROWS
+        )
 
-    def _trainer(self, model: TrainedModel, found: Checkpoint | None) -> Trainer:
-        if found is None:
-            return Trainer(model, self._samples, self._spec, Progress())
-        trainer = Trainer(model, self._samples, self._spec, found.progress)
-        trainer.restore(found.state)
+    def _trainer(
+        self, model: TrainedModel, settings: Settings, found: Checkpoint | None
+    ) -> Trainer:
+        progress = found.progress if found else Progress()
+        trainer = Trainer(model, self._samples, self._spec, progress, packing=settings.packing)
+        if found:
+            trainer.restore(found.state)
         return trainer
 
     def _loop(
@@ -137,8 +147,8 @@ class Session:
             resumed_at_step=trainer.step,
             threads=settings.threads,
             data_type=settings.data_type,
-            samples=self._samples.totals.samples,
-            labelled_tokens=self._samples.totals.labelled,
+            samples=sum(samples.trained_count for samples in self._samples),
+            labelled_tokens=sum(samples.trained_labels for samples in self._samples),
         )
         self._report(worker_pb2.TrainingReport(started=started))
 
@@ -148,15 +158,58 @@ class Session:
             adapter_size_bytes=path.stat().st_size,
             first_loss=progress.first_loss,
             final_loss=progress.last_loss,
-            steps=total_steps(self._spec),
+            steps=progress.steps,
             trained_tokens=progress.trained_tokens,
-            duration_s=progress.active_s,
+            duration_s=progress.active_s + progress.evaluation_s,
             tokens_per_s=progress.trained_tokens / max(progress.active_s, 1e-9),
             peak_rss_bytes=residency.measure().peak_rss_bytes,
             peak_anonymous_bytes=anonymous_peak,
+            stopped_early=progress.stopped_early,
+            best=progress.best.to_proto(best=True) if progress.best else None,
         )
         finished = worker_pb2.TrainingFinished(adapter_path=str(path), result=result)
         self._report(worker_pb2.TrainingReport(finished=finished))
 
+    def _report(self, report: worker_pb2.TrainingReport) -> None:
+        """To the agent; and what is worth reading as a line of the worker's own log."""
+        if line := told(report):
+            print(line, file=sys.stderr, flush=True)
+        self._send(report)
+
     def _log(self, text: str) -> None:
         self._report(worker_pb2.TrainingReport(log=job_pb2.LogLine(text=text)))
+
+
+def told(report: worker_pb2.TrainingReport) -> str:
+    """A step or an evaluation as a line of text; empty for other reports."""
+    match report.WhichOneof("report"):
+        case "progress":
+            step = report.progress
+            stage = f" (stage {step.stage}/{step.total_stages})" if step.total_stages > 1 else ""
+            return (
+                f"step {step.step}/{step.total_steps}{stage}  loss {step.loss:.6f}"
+                f"  learning rate {step.learning_rate:.3g}"
+                f"  gradient norm {step.gradient_norm:.4g}  {step.tokens_per_s:.1f} tokens/s"
+            )
+        case "evaluated":
+            found = report.evaluated
+            return (
+                f"held-out loss {found.loss:.6f} after step {found.step}"
+                f"  perplexity {found.perplexity:.4g}  {found.tokens} tokens of {found.samples}"
+                f" samples{'  best' if found.best else ''}"
+            )
+    return ""
+
+
+def held_out_split(spec: job_pb2.TrainSpec, number: int, samples: int) -> int:
+    """How many of the ``samples`` of a stage (from 0) are held out. Raises TrainingFailure where
+    none would be left."""
+    fraction = spec.evaluation.held_out_fraction if spec.HasField("evaluation") else 0.0
+    held_out = held_out_samples(samples, fraction)
+    if held_out >= samples:
+        name = spec.stages[number].dataset_name or f"The dataset of stage {number + 1}"
+        raise bad_data(
+            f"{name} has {samples} sample: none is left to train on when one is held out for "
+            "evaluation. Add samples, or leave out evaluation."
+        )
+    return held_out

@@ -67,10 +67,14 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)
     durable.make_folder(Path(start.job_folder))
-    if is_rehearsal:
-        _rehearse(start, base, commands, reports)
-    else:
-        _attempt(start, base, commands, reports, reports.write)
+    try:
+        if is_rehearsal:
+            _rehearse(start, base, commands, reports)
+        else:
+            _attempt(start, base, commands, reports, reports.write)
+    except preparation.Stopped:
+        stopped = worker_pb2.TrainingStopped(step=0)
+        reports.write(worker_pb2.TrainingReport(stopped=stopped))
 
 
 def _attempt(
@@ -80,11 +84,12 @@ def _attempt(
     reports: FrameWriter,
     report: Report,
 ) -> None:
-    tokens, totals = _tokens(start, 0, reports)
+    stages = range(len(start.spec.stages))
+    tokens = [_tokens(start, number, commands, reports) for number in stages]
     # Not before: see the top.
     from agent.training.session import Session
 
-    Session(start, base, tokens, totals, report).run(commands)
+    Session(start, base, tokens, report).run(commands)
 
 
 def _rehearse(
@@ -93,7 +98,7 @@ def _rehearse(
     from agent.training.preflight import Rehearsal
 
     Rehearsal(start, base, reports.write).run(
-        lambda number: _tokens(start, number, reports),
+        lambda number: _tokens(start, number, commands, reports),
         lambda trial, report: _attempt(trial, base, commands, reports, report),
     )
 
@@ -104,7 +109,7 @@ def tokens_file(stage: int) -> str:
 
 
 def _tokens(
-    start: worker_pb2.StartTraining, number: int, reports: FrameWriter
+    start: worker_pb2.StartTraining, number: int, commands: Commands, reports: FrameWriter
 ) -> tuple[Path, token_file.Totals]:
     """The tokens file of a stage is made once for all attempts."""
     spec, stage = start.spec, start.spec.stages[number]
@@ -121,6 +126,7 @@ def _tokens(
         key,
         spec.sequence_length,
         stage.dataset_name or _UNNAMED,
+        commands.stop_asked.is_set,
     )
     return path, totals
 

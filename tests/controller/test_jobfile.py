@@ -175,6 +175,91 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert len(caught.value.what.splitlines()) == 2
 
 
+STAGES = """\
+name: persona
+train:
+  base: b
+  steps: 9
+  learning_rate: 2e-5
+  stages:
+    - dataset: texts/raw.jsonl
+      epochs: 2
+      learning_rate: 1e-4
+      schedule: constant
+    - dataset: persona.jsonl
+      warmup: 0
+  evaluation:
+    held_out: 10%
+    every: 5
+    patience: 3
+"""
+
+
+def test_a_stage_takes_what_it_leaves_out_from_above(tmp_path: Path) -> None:
+    job = load(tmp_path, STAGES)
+    assert job.datasets == ("texts/raw.jsonl", "persona.jsonl")
+    data = [StageData("sha256:r", 100), StageData("sha256:p", 30)]
+    train = job.to_spec(base_digest="sha256:b", data=data, instruct=True).train
+    raw, persona = train.stages
+    assert (raw.dataset_digest, raw.dataset_name) == ("sha256:r", "raw.jsonl")
+    # Of 100 samples, 10 are held out: 180 samples in steps of 8.
+    assert (raw.steps, raw.learning_rate, raw.warmup_fraction) == (23, 1e-4, 0.1)
+    assert raw.schedule == job_pb2.SCHEDULE_CONSTANT
+    assert (persona.steps, persona.learning_rate, persona.warmup_fraction) == (9, 2e-5, 0)
+    assert persona.schedule == job_pb2.SCHEDULE_COSINE
+    assert train.evaluation == job_pb2.Evaluation(held_out_fraction=0.1, period_steps=5, patience=3)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("schedule: constant", "shedule: constant",
+         "finetune.yaml:10: unknown key `train.stages[0].shedule`, did you mean `schedule`?"),
+        ("schedule: constant", "rank: 4",
+         "finetune.yaml:10: unknown key `train.stages[0].rank`: it belongs below `train`."),
+        ("warmup: 0", "warmup: 2", "finetune.yaml:12: `train.stages[1].warmup` is 2: "),
+        ("warmup: 0", "steps: 1\n      epochs: 1",
+         "finetune.yaml:11: give either `steps` or `epochs`"),
+        ("  steps: 9\n", "", "stage 2: give either `steps` or `epochs`"),
+        ("dataset: persona.jsonl", "steps: 4", "stage 2: give a `dataset`"),
+        ("every: 5", "evry: 5", "finetune.yaml:15: unknown key `train.evaluation.evry`, "
+         "did you mean `every`?"),
+        ("held_out: 10%", "held_out: 60%",
+         "finetune.yaml:14: `train.evaluation.held_out` is '60%': "),
+        ("held_out: 10%", "held_out: 0", "finetune.yaml:14: `train.evaluation.held_out` is 0: "),
+        ("  steps: 9\n", "  steps: 9\n  use_dora: true\n", "finetune.yaml:5: `train.use_dora`: "
+         "this option of PEFT is not offered: adapters are plain LoRA"),
+        ("  steps: 9\n", "  steps: 9\n  lora_alpha: 4\n", "it is called `alpha` here."),
+        ("  steps: 9\n", "  steps: 9\n  memory_budget: 1.5\n",
+         "finetune.yaml:5: `train.memory_budget` is 1.5: a size is written with its unit"),
+        ("  steps: 9\n", "  steps: 9\n  memory_budget: 2 GB\n  stored_layers: 3\n",
+         "give either `memory_budget` or `stored_layers`"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_stage_is_named_with_its_line(
+    tmp_path: Path, right: str, wrong: str, said: str
+) -> None:
+    assert right in STAGES
+    with pytest.raises(InvalidRequest) as caught:
+        load(tmp_path, STAGES.replace(right, wrong, 1))
+    assert said in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("written", "size_bytes"),
+    [("1.5 GB", 1_500_000_000), ("900MB", 900_000_000), ("2 GiB", 2 << 30)],
+)
+def test_sizes_as_people_write_them(tmp_path: Path, written: str, size_bytes: int) -> None:
+    job = load(tmp_path, EXAMPLE.replace("stored_layers: 0", f"memory_budget: {written}"))
+    assert spec(job).memory_budget_bytes == size_bytes
+
+
+def test_what_is_told_of_the_recipe_reaches_the_spec(tmp_path: Path) -> None:
+    found = spec(load(tmp_path, EXAMPLE + "  packing: false\n  rslora: true\n"))
+    assert not found.packing
+    assert found.lora.rank_stabilized
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "[" * 5000, "name: \x00", "'"])
 def test_what_is_no_job_file_at_all(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidRequest):

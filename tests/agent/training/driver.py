@@ -58,7 +58,7 @@ class Worker:
             job_name="persona",
             spec=spec,
             base_path=str(base),
-            dataset_paths=[str(dataset)],
+            dataset_paths=[str(dataset)] * len(spec.stages),
             job_folder=str(folder),
             threads=threads,
         )

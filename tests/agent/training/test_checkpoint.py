@@ -9,15 +9,27 @@ import torch
 from agent.training import checkpoint
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.failures import TrainingFailure
-from agent.training.trainer import Progress
+from agent.training.trainer import Evaluation, Progress
 from protos.nanofleet.v1 import job_pb2
 from tests.agent.training.driver import recipe
 
-SETTINGS = Settings(checkpoint.recipe_digest(recipe()), threads=3, data_type="bfloat16")
+SETTINGS = Settings(
+    checkpoint.recipe_digest(recipe()),
+    threads=3,
+    data_type="bfloat16",
+    packing=True,
+    chunk_rows=4096,
+)
 
 
 def at(micro_steps: int) -> Checkpoint:
-    progress = Progress(micro_steps, 0.1 + 0.2, 7, math.nan, 1 / 3, 99, 2.5)
+    progress = Progress(
+        micro_steps=micro_steps,
+        step_loss=0.1 + 0.2,
+        first_loss=math.nan,
+        last_loss=1 / 3,
+        best=Evaluation(1, 1, 1 / 7, 9, 2, 0.1),
+    )
     state = {"adapter.a": torch.full((2, 3), float(micro_steps)), "random_state": torch.arange(5)}
     return Checkpoint(SETTINGS, progress, state)
 

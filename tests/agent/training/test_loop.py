@@ -43,7 +43,7 @@ class Bench:
         self.now_s = 0.0
         self.spec = spec
         weights = MappedWeights(base, torch.float32)
-        self.trainer = Trainer(graph.build(base, weights, spec), samples, spec, progress)
+        self.trainer = Trainer(graph.build(base, weights, spec), [samples], spec, progress)
         self.commands = Commands(self.reader)
         self.loop = Loop(
             self.trainer,
@@ -195,7 +195,7 @@ def test_a_state_moved_in_the_middle_of_a_step_changes_nothing(
         first.trainer.micro_step()
     state = {name: tensor.clone() for name, tensor in first.trainer.state().items()}
     assert any(name.startswith("gradient.") for name in state)
-    progress = Progress(**first.trainer.progress.to_json())  # type: ignore[arg-type]
+    progress = Progress.from_json(first.trainer.progress.to_json())
     second = Bench(base, samples, spec, progress)
     second.trainer.restore(state)
     second.loop.run()

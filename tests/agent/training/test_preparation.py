@@ -58,6 +58,31 @@ def test_a_full_disk_is_told_as_such(
     assert not (tmp_path / "tokens.bin").exists()
 
 
+def test_an_order_to_stop_is_obeyed_at_once(
+    tiny_base: Path,
+    dataset: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The child hangs where it writes its file, and is gone when the call ends."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(sys, "executable", str(interpreter(tmp_path, pipe)))
+    with pytest.raises(preparation.Stopped):
+        preparation.prepare_in_child(
+            tiny_base,
+            dataset(*LINES),
+            tmp_path / "tokens.bin",
+            KEY,
+            4096,
+            "data",
+            (tmp_path / "pid").exists,
+        )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert not list(tmp_path.glob("*tokens.bin*"))
+
+
 def test_the_child_dies_with_its_worker(
     tiny_base: Path, dataset: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ def test_equals_one_large_batch_for_each_step(base_f32: BaseModel, tmp_path: Pat
     stock = reference.stock_lora(base_f32, spec, model)
     theirs = reference.parameters(stock)
     adamw = torch.optim.AdamW(theirs.values(), lr=RATE, weight_decay=DECAY)
-    trainer = Trainer(model, samples, spec, Progress())
+    trainer = Trainer(model, [samples], spec, Progress())
 
     for step in range(STEPS):
         batch = [samples.at(step * ACCUMULATION + place) for place in range(ACCUMULATION)]

@@ -1,6 +1,7 @@
 """The worker as the agent has it: a process, a pipe, a folder, and kills."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,59 @@ def test_tells_how_it_starts_goes_and_ends(run: Run) -> None:
     assert result.duration_s > 0
     assert result.peak_rss_bytes > result.peak_anonymous_bytes > 0
     assert "Traceback" not in run.log
+
+
+def test_each_step_is_a_line_of_the_log(run: Run) -> None:
+    lines = [line for line in run.log.splitlines() if line.startswith("step ")]
+    assert len(lines) == 60
+    pattern = r"step 60/60  loss \d\.\d+  learning rate \S+  gradient norm \S+  \d+\.\d tokens/s"
+    assert re.fullmatch(pattern, lines[-1])
+
+
+def test_stages_with_evaluation_survive_kills(
+    tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """Killed in each stage and while it evaluates: all numbers are those of an uncut run."""
+    spec = recipe(steps=12, lora_dropout=0.1, checkpoint_period_s=1, packing=True)
+    second = spec.stages.add()
+    second.CopyFrom(spec.stages[0])
+    second.learning_rate = 5e-3
+    spec.evaluation.CopyFrom(job_pb2.Evaluation(held_out_fraction=0.3, period_steps=4))
+    with Worker(tiny_base, persona_file, tmp_path / "uncut", spec) as worker:
+        uncut = worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    seen: list[worker_pb2.TrainingReport] = []
+    for wanted in (7, 13, 22):
+        with Worker(tiny_base, persona_file, tmp_path / "cut", spec) as worker:
+            seen += worker.until(lambda r, wanted=wanted: r.progress.step >= wanted)  # type: ignore[misc]
+            worker.process.kill()
+    with Worker(tiny_base, persona_file, tmp_path / "cut", spec) as worker:
+        seen += worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    assert losses(seen) == losses(uncut)
+    assert evaluations(seen) == evaluations(uncut)
+    assert sorted(evaluations(uncut)) == [4, 8, 12, 16, 20, 24]
+    result = uncut[-1].finished.result
+    best = min(loss for step, loss in evaluations(uncut).items() if step > 12)
+    assert result.best.loss == best
+    assert result.best.stage == 2
+    assert not result.stopped_early
+    cut = seen[-1].finished.result
+    assert (cut.best.loss, cut.best.step) == (result.best.loss, result.best.step)
+    found = [read_adapter(reports[-1], tmp_path) for reports in (uncut, seen)]
+    assert found[0] == found[1]
+
+
+def evaluations(reports: list[worker_pb2.TrainingReport]) -> dict[int, float]:
+    found = [r.evaluated for r in reports if r.WhichOneof("report") == "evaluated"]
+    return {evaluated.step: evaluated.loss for evaluated in found}
+
+
+def read_adapter(report: worker_pb2.TrainingReport, folder: Path) -> bytes:
+    path = Path(report.finished.adapter_path)
+    target = folder / f"unpacked-{path.parent.name}"
+    adapter.unpack(path, target)
+    return (target / adapter.SAFETENSORS).read_bytes()
 
 
 def test_the_result_is_one_archive(run: Run, tmp_path: Path) -> None:

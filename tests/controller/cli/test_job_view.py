@@ -154,6 +154,14 @@ def test_sparklines() -> None:
             job_pb2.JobEvent(checkpoint=job_pb2.CheckpointSaved(step=5, size_bytes=13_000_000)),
             "checkpoint at step 5 (13.0 MB)",
         ),
+        (
+            job_pb2.JobEvent(
+                evaluated=job_pb2.Evaluated(
+                    step=9, loss=1.5, perplexity=4.4817, tokens=1234, best=True
+                )
+            ),
+            "held-out loss 1.5000 after step 9 (perplexity 4.48, 1,234 tokens), the best so far",
+        ),
         (job_pb2.JobEvent(log=job_pb2.LogLine(text="hello\n")), "hello"),
         (job_pb2.JobEvent(), "an event that this version does not know"),
     ],
