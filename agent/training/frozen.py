@@ -37,20 +37,31 @@ _frozen_product: Callable[[Tensor, Weight], Tensor] = FrozenProduct.apply
 
 
 class FrozenLinear(nn.Linear):
-    """An nn.Linear by type, so that PEFT adapts it, but with its weight in the mapped file."""
+    """An nn.Linear by type, so that PEFT adapts it, but with its weight in the mapped file.
 
-    def __init__(self, weight: Weight) -> None:
+    ``bias``: (rows,), frozen. ``interleaved``: the width of a head whose rows the file has as
+    neighbouring pairs where Transformers has halves, 0 for none. The product is put in order, not
+    the weight: that would cost a copy of the matrix.
+    """
+
+    def __init__(self, weight: Weight, bias: Tensor | None = None, interleaved: int = 0) -> None:
         nn.Module.__init__(self)
         self.in_features = weight.columns
         self.out_features = weight.rows
-        self.register_parameter("bias", None)
+        frozen = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_parameter("bias", frozen)
         self.source = weight
+        self._interleaved = interleaved
         # PEFT asks the weight for its shape, device and type. One number stands for all.
         stand_in = torch.zeros(1).expand(weight.rows, weight.columns)
         self.register_buffer("weight", stand_in, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name
-        return _frozen_product(input, self.source)
+        product = _frozen_product(input, self.source)
+        if self._interleaved:
+            pairs = product.view(*product.shape[:-1], -1, self._interleaved // 2, 2)
+            product = pairs.transpose(-1, -2).flatten(-3)
+        return product if self.bias is None else product + self.bias
 
 
 class FrozenEmbedding(nn.Module):

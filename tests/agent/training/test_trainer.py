@@ -38,14 +38,16 @@ def rate(step: int) -> float:
     return RATE * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP))) / 2
 
 
-def test_equals_one_large_batch_for_each_step(base_f32: BaseModel, tmp_path: Path) -> None:
+def test_equals_one_large_batch_for_each_step(
+    tiny_folder: Path, base_f32: BaseModel, tmp_path: Path
+) -> None:
     """Three samples of unequal length in a step are one mean over all their labelled tokens."""
     spec = recipe(steps=STEPS, accumulation=ACCUMULATION, learning_rate=RATE, gradient_clip=CLIP,
                   weight_decay=DECAY, warmup_fraction=WARMUP / STEPS, lora_alpha=12)  # fmt: skip
     path = tmp_path / "tokens.bin"
     samples = Samples(path, token_file.write(path, bytes(32), examples()), seed=1)
     model = graph.build(base_f32, MappedWeights(base_f32, torch.float32), spec)
-    stock = reference.stock_lora(base_f32, spec, model)
+    stock = reference.stock_lora(tiny_folder, base_f32.path, spec, model)
     theirs = reference.parameters(stock)
     adamw = torch.optim.AdamW(theirs.values(), lr=RATE, weight_decay=DECAY)
     trainer = Trainer(model, [samples], spec, Progress())

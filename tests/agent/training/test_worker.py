@@ -198,7 +198,9 @@ def test_peft_loads_it_unchanged(tiny_folder: Path, unpacked: Path, maker: Examp
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-def test_all_three_compute_the_same(base: BaseModel, unpacked: Path, maker: ExampleMaker) -> None:
+def test_all_three_compute_the_same(
+    tiny_folder: Path, base: BaseModel, unpacked: Path, maker: ExampleMaker
+) -> None:
     """The trainer's graph, PEFT with the exported files, llama.cpp with the GGUF LoRA."""
     spec = job_pb2.TrainSpec()
     spec.CopyFrom(SPEC)
@@ -207,7 +209,7 @@ def test_all_three_compute_the_same(base: BaseModel, unpacked: Path, maker: Exam
     ours = graph.build(base, weights, spec)
     for name, tensor in load_file(unpacked / "adapter_model.safetensors").items():
         ours.parameters[name.removeprefix("base_model.model.model.")].data.copy_(tensor)
-    peft = PeftModel.from_pretrained(stock_model(base), unpacked).eval()
+    peft = PeftModel.from_pretrained(stock_model(tiny_folder, base.path), unpacked).eval()
     # Longer than the sliding window.
     tokens = [token for number in range(len(PERSONA)) for part in answer(maker, number)
               for token in part]  # fmt: skip

@@ -25,7 +25,8 @@ SPLITS = {"qwen2": _LETTERS + r"\p{N}" + _REST, "llama": _LETTERS + r"\p{N}{1,3}
 SPLITS["qwen3"] = SPLITS["qwen2"]
 
 
-def build(family: str, folder: Path, seed: int = 1) -> Path:
+def build(family: str, folder: Path, seed: int = 1, **changes: Any) -> Path:
+    """``changes``: of the configuration, for all but Gemma."""
     if family == "gemma3":
         return build_hugging_face_folder(folder, seed=seed)
     import torch
@@ -62,7 +63,7 @@ def build(family: str, folder: Path, seed: int = 1) -> Path:
         },
     }
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(family, **common, **special[family])
+    config = AutoConfig.for_model(family, **{**common, **special[family], **changes})
     model = AutoModelForCausalLM.from_config(config)
     perturb(model)
     model.to(torch.bfloat16).save_pretrained(folder)
