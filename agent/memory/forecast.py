@@ -93,13 +93,14 @@ def training_forecast(
     attention    heads' scores and their gradients: 2 * tokens² for each 256 of query width
     head         a chunk of the vocabulary: its rows, and logits, probabilities and gradients
     lora         16 bytes a parameter
+    best adapter with an evaluation, a copy of its weights
 
     A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as
     the sequence length. The activations of a layer are 3 * feed_forward + 4 * hidden + 2 * query +
     2 * key_value elements a token: 14 MB for 256 tokens of Gemma 3 1B in 16 bit. ``element_bytes``
     is that of the frozen products; the worker's choice is not known before it runs, so 4 is
     assumed. Weights are read where they lie, whatever their type, so they count as the size of
-    their file. Evaluation keeps nothing for a backward pass, and stages come one after the other:
+    their file. Evaluation passes forward only, and stages come one after the other:
     neither adds to the peak.
     """
     shape = shape_of(base)
@@ -121,6 +122,7 @@ def training_forecast(
             Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
             Part("head", rows * (shape.hidden + 3 * tokens) * _FLOAT32),
             Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
+            Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
         ),
         libraries_bytes=TRAINER_LIBRARIES_BYTES,
         weights_bytes=shape.weights_bytes,

@@ -1,8 +1,7 @@
 """The rehearsal of a training: everything that happens in its hours, in a minute, before it.
 
-    recipe        the settings against the base; the memory plan and its forecast
     data          each stage's dataset, tokenised with the base model's own tokenizer
-    memory        as much memory as is forecast, really taken and written to
+    memory        the plan and its forecast; as much memory really taken and written to
     training      a few optimizer steps of each stage, timed: the true session, cut short
     checkpoint    what was saved, read back: bitwise what the session exported
     adapter       the export: PEFT's files, and the same weights for llama.cpp
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast, training_forecast
-from agent.memory.plan import Plan, choose
+from agent.memory.plan import Facts, Plan, choose
 from agent.training import duration, token_file
 from agent.training.duration import StageData, StepTimes
 from agent.training.failures import TrainingFailure
@@ -52,18 +51,18 @@ class Rehearsal:
         """Reports each check that passes, then TrainingRehearsed. Raises what the job would."""
         spec = self.start.spec
         began_s = self.clock()
-        plan = choose(self.base, spec)
-        forecast = training_forecast(self.base, spec, plan)
-        self._passed("recipe", _said_of(plan, forecast), began_s)
-        began_s = self.clock()
         stages = [self._stage(number, tokenise) for number in range(len(spec.stages))]
         found = "; ".join(
             _said_of_data(stage, one) for stage, one in zip(spec.stages, stages, strict=True)
         )
         self._passed("data", found, began_s)
         began_s = self.clock()
+        facts = Facts(self._element_bytes(), max(one.longest for one in stages))
+        plan = choose(self.base, spec, facts)
+        forecast = training_forecast(self.base, spec, plan, facts.element_bytes, facts.longest)
         taken_bytes = _take(forecast.anonymous_bytes - TRAINER_ANONYMOUS_BYTES)
-        self._passed("memory", f"{taken_bytes / 1e6:,.0f} MB were taken and given back", began_s)
+        said = f"{_said_of(plan, forecast)}; {taken_bytes / 1e6:,.0f} MB were taken and given back"
+        self._passed("memory", said, began_s)
         began_s = self.clock()
         times = StepTimes(self.clock)
         trial = shortened(self.start)
@@ -73,10 +72,18 @@ class Rehearsal:
         self._read_back(trial)
         self._rehearsed(plan, forecast, stages, times)
 
+    def _element_bytes(self) -> int:
+        """Of the frozen products, as the session will choose them. Imports torch: not before the
+        tokenizer's process is gone."""
+        from agent.training import precision
+
+        return precision.choose(self.base.embedding_length).itemsize
+
     def _stage(self, number: int, tokenise: Tokenise) -> StageData:
         path, totals = tokenise(number)
-        evaluation = self.start.spec.evaluation
-        held_out = held_out_samples(totals.samples, evaluation.held_out_fraction)
+        asked = self.start.spec.HasField("evaluation")
+        fraction = self.start.spec.evaluation.held_out_fraction if asked else 0.0
+        held_out = held_out_samples(totals.samples, fraction)
         if held_out >= totals.samples:
             name = self.start.spec.stages[number].dataset_name or "The dataset"
             raise TrainingFailure(

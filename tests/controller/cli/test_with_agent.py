@@ -219,7 +219,7 @@ def test_top_prints_a_frame_and_streams(lab: Lab) -> None:
         assert process.returncode == 130
 
 
-PLAN_CHECKS = ["recipe", "data", "memory", "training", "checkpoint", "adapter", "generation"]
+PLAN_CHECKS = ["data", "memory", "training", "checkpoint", "adapter", "generation"]
 
 
 def test_a_plan_tells_what_the_job_then_takes(lab: Lab) -> None:
