@@ -1,24 +1,46 @@
-"""Transformers' configuration of a base model, from the metadata of its GGUF file.
+"""What a base model computes, from the metadata of its GGUF file.
 
 The file is the only source: what llama.cpp computes from these keys is what has to be trained. So
 where a key is missing, llama.cpp's default holds, not Transformers'.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from artifacts.base_model import BaseModel
 from artifacts.convert.config import GEMMA_PATTERN
 from artifacts.convert.families import FAMILIES, GEMMA3, LLAMA, Dimensions, Family
 from protos.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
 EMBEDDING = "token_embd.weight"
 HEAD = "output.weight"
 # Divisors of the rotary frequencies: how a GGUF has Llama 3.1's stretched context.
 ROPE_FACTORS = "rope_freqs.weight"
 _ROPE_BASE = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary positions: frequency i of a head of d is theta ** (-2i / d) / factor."""
+
+    theta: float
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """How one layer attends. ``window``: to so many tokens, itself included; None: to all."""
+
+    rope: Rope
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    family: Family
+    size: Dimensions
+    norm_epsilon: float
+    embedding_scale: float
+    layers: tuple[LayerKind, ...]
 
 
 def family(base: BaseModel) -> Family:
@@ -48,28 +70,16 @@ def dimensions(base: BaseModel) -> Dimensions:
     )
 
 
-def configuration(base: BaseModel) -> "PreTrainedConfig":
-    """For the family's text model, with attention by torch's fused kernel."""
-    from transformers import AutoConfig
-
+def configuration(base: BaseModel) -> Configuration:
+    """Raises InvalidRequest for what cannot be trained as llama.cpp would serve it."""
     kind, size = family(base), dimensions(base)
     _check(base, kind, size)
-    special: dict[str, Any] = {"rope_parameters": _rope(base)}
-    if kind is GEMMA3:
-        special = _gemma(base, size)
-    return AutoConfig.for_model(
-        kind.model_type,
-        vocab_size=size.vocabulary,
-        hidden_size=size.hidden,
-        intermediate_size=size.feed_forward,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        head_dim=size.head,
-        rms_norm_eps=_number(base, "attention.layer_norm_rms_epsilon"),
-        max_position_embeddings=base.context_length,
-        attn_implementation="sdpa",
-        **special,
+    return Configuration(
+        family=kind,
+        size=size,
+        norm_epsilon=_number(base, "attention.layer_norm_rms_epsilon"),
+        embedding_scale=size.hidden**0.5 if kind is GEMMA3 else 1.0,
+        layers=_gemma(base, size) if kind is GEMMA3 else (LayerKind(_rope(base)),) * size.layers,
     )
 
 
@@ -98,26 +108,19 @@ def _check(base: BaseModel, kind: Family, size: Dimensions) -> None:
         raise _unusable(base, f"It has {unknown[0]}, which {kind.architecture} models do not have.")
 
 
-def _gemma(base: BaseModel, size: Dimensions) -> dict[str, Any]:
-    return {
-        "query_pre_attn_scalar": size.head,
-        "sliding_window": _integer(base, "attention.sliding_window"),
-        "layer_types": [_layer_type(number) for number in range(1, size.layers + 1)],
-        "rope_parameters": {
-            "full_attention": _rope(base),
-            "sliding_attention": {
-                "rope_type": "default",
-                "rope_theta": _number(base, "rope.freq_base_swa", _ROPE_BASE),
-            },
-        },
-    }
+def _gemma(base: BaseModel, size: Dimensions) -> tuple[LayerKind, ...]:
+    """Every sixth layer attends to everything, the others to a window."""
+    everything = LayerKind(_rope(base))
+    local = LayerKind(
+        Rope(_number(base, "rope.freq_base_swa", _ROPE_BASE)),
+        _integer(base, "attention.sliding_window"),
+    )
+    return tuple(
+        everything if number % GEMMA_PATTERN == 0 else local for number in range(1, size.layers + 1)
+    )
 
 
-def _layer_type(number: int) -> str:
-    return "full_attention" if number % GEMMA_PATTERN == 0 else "sliding_attention"
-
-
-def _rope(base: BaseModel) -> dict[str, str | float]:
+def _rope(base: BaseModel) -> Rope:
     default = GEMMA3.rope_theta if base.architecture == GEMMA3.architecture else _ROPE_BASE
     theta = _number(base, "rope.freq_base", default)
     scaled = f"{base.architecture}.rope.scaling.factor" in base.metadata
@@ -126,10 +129,9 @@ def _rope(base: BaseModel) -> dict[str, str | float]:
         f"{base.architecture}.rope.scaling.type", "linear" if scaled else "none"
     )
     if kind == "linear":
-        factor = _number(base, "rope.scaling.factor", 1.0)
-        return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+        return Rope(theta, _number(base, "rope.scaling.factor", 1.0))
     if kind == "none":
-        return {"rope_type": "default", "rope_theta": theta}
+        return Rope(theta)
     raise InvalidRequest(
         f"The base model {base.name} cannot be trained on.",
         why=f"Its rotary positions are scaled by {kind!r}; training knows none, linear and llama3.",

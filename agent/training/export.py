@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
-from peft import LoraConfig
 from safetensors.torch import save
 
 from agent.training.failures import TrainingFailure, bad_spec
@@ -46,7 +45,7 @@ def export(
     folder = job_folder / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    _write_peft(folder, model, start.spec)
+    _write_peft(folder, base, model, start.spec)
     _convert(folder, base.path)
     manifest = _manifest(start, base, progress, steps)
     durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json())
@@ -56,7 +55,9 @@ def export(
     return target
 
 
-def _write_peft(folder: Path, model: TrainedModel, spec: job_pb2.TrainSpec) -> None:
+def _write_peft(
+    folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2.TrainSpec
+) -> None:
     tensors = {PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise bad_spec(
@@ -64,13 +65,25 @@ def _write_peft(folder: Path, model: TrainedModel, spec: job_pb2.TrainSpec) -> N
             f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
     durable.write_bytes(folder / adapter.SAFETENSORS, save(tensors, metadata={"format": "pt"}))
-    durable.write_bytes(folder / adapter.CONFIG, _peft_config(model.lora_config))
+    durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora))
 
 
-def _peft_config(config: LoraConfig) -> bytes:
-    """As PEFT writes it, but sorted throughout: equal adapters shall be equal files."""
-    fields = {**config.to_dict(), "inference_mode": True}
-    return json.dumps(fields, indent=2, sort_keys=True, default=sorted).encode() + b"\n"
+def _peft_config(base: BaseModel, lora: job_pb2.LoraSpec) -> bytes:
+    """What PEFT's LoraConfig reads; it has defaults for the rest."""
+    fields = {
+        "base_model_name_or_path": base.name,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "target_modules": sorted(lora.targets),
+        "task_type": "CAUSAL_LM",
+        "use_rslora": lora.rank_stabilized,
+    }
+    return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _convert(folder: Path, base: Path) -> None:

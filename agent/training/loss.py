@@ -8,15 +8,11 @@ running sum of exp(logit - m) * row. At the end
     loss     = m + log l - logit of the target
     gradient = (weighted sum of rows) / l - row of the target
 
-so that loss and gradient come out of the same pass, and backward has nothing left to compute.
+so that loss and gradient come out of the same pass.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from agent.training.weights import Weight
 
@@ -24,46 +20,39 @@ from agent.training.weights import Weight
 CHUNK_ROWS = 4096
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """hidden (positions, columns), head (vocabulary, columns), targets (positions): the summed loss
-    in nats."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Weight, targets: Tensor, chunk_rows: int) -> Tensor:
-        narrow = hidden.to(head.data_type)
-        with_gradient = ctx.needs_input_grad[0]
-        maximum = torch.full((len(targets), 1), -torch.inf)
-        total = torch.zeros(len(targets), 1)
-        target_logits = torch.zeros(len(targets))
-        rows_sum = torch.zeros(hidden.shape) if with_gradient else None
-        for first in range(0, head.rows, chunk_rows):
-            last = min(first + chunk_rows, head.rows)
-            rows = head.chunk(first, last)
-            logits = functional.linear(narrow, rows).float()
-            here = torch.nonzero((targets >= first) & (targets < last)).flatten()
-            target_logits[here] = logits[here, targets[here] - first]
-            new_maximum = torch.maximum(maximum, logits.amax(1, keepdim=True))
-            shrink = torch.exp(maximum - new_maximum)
-            exponentials = logits.sub_(new_maximum).exp_()
-            total.mul_(shrink).add_(exponentials.sum(1, keepdim=True))
-            if rows_sum is not None:
-                rows_sum.mul_(shrink).add_(exponentials.to(rows.dtype) @ rows)
-            maximum = new_maximum
+def cross_entropy(
+    hidden: Tensor,
+    head: Weight,
+    targets: Tensor,
+    *,
+    with_gradient: bool = True,
+    chunk_rows: int = CHUNK_ROWS,
+) -> tuple[Tensor, Tensor | None]:
+    """hidden (positions, columns) in float32, head (vocabulary, columns), targets (positions): the
+    summed loss in nats, and its gradient with respect to hidden."""
+    narrow = hidden.to(head.data_type)
+    positions = len(targets)
+    maximum = torch.full((positions, 1), -torch.inf)
+    total = torch.zeros(positions, 1)
+    target_logits = torch.zeros(positions)
+    rows_sum = torch.zeros(hidden.shape) if with_gradient else None
+    products = torch.empty(positions, chunk_rows, dtype=head.data_type)
+    buffer = torch.empty(positions, chunk_rows)
+    for first in range(0, head.rows, chunk_rows):
+        last = min(first + chunk_rows, head.rows)
+        rows, product = head.chunk(first, last), products[:, : last - first]
+        torch.mm(narrow, rows.t(), out=product)
+        logits = buffer[:, : last - first].copy_(product)
+        here = torch.nonzero((targets >= first) & (targets < last)).flatten()
+        target_logits[here] = logits[here, targets[here] - first]
+        new_maximum = torch.maximum(maximum, logits.amax(1, keepdim=True))
+        shrink = torch.exp(maximum - new_maximum)
+        exponentials = logits.sub_(new_maximum).exp_()
+        total.mul_(shrink).add_(exponentials.sum(1, keepdim=True))
         if rows_sum is not None:
-            ctx.save_for_backward(rows_sum.div_(total).sub_(head.gather(targets)))
-        return ((maximum + total.log()).flatten() - target_logits).sum()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (hidden_gradient,) = ctx.saved_tensors
-        return hidden_gradient * gradient, None, None, None
-
-
-_cross_entropy: Callable[[Tensor, Weight, Tensor, int], Tensor] = ChunkedCrossEntropy.apply
-
-
-def summed_loss(
-    hidden: Tensor, head: Weight, targets: Tensor, chunk_rows: int = CHUNK_ROWS
-) -> Tensor:
-    """The cross-entropy in nats, summed over the positions."""
-    return _cross_entropy(hidden, head, targets, chunk_rows)
+            rows_sum.mul_(shrink).add_(product.copy_(exponentials) @ rows)
+        maximum = new_maximum
+    loss = ((maximum + total.log()).flatten() - target_logits).sum()
+    if rows_sum is not None:
+        rows_sum.div_(total).sub_(head.gather(targets))
+    return loss, rows_sum

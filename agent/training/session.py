@@ -1,6 +1,6 @@
 """One attempt of a training, from the tokens file to the packed adapter.
 
-Only imported once the tokenizer's process is gone: from here on torch and Transformers are loaded.
+Only imported once the tokenizer's process is gone: from here on torch is loaded.
 """
 
 import os
@@ -74,12 +74,11 @@ class Session:
         self._spec.stored_layers = self._plan(settings.data_type).stored_layers
         weights = MappedWeights(self._base, precision.TYPES[settings.data_type])
         with AnonymousPeak() as peak:
-            model = build(self._base, weights, self._spec)
-            model.chunk_rows = settings.chunk_rows
+            model = build(self._base, weights, self._spec, settings.chunk_rows)
             trainer = self._trainer(model, settings, found)
             self._report_started(settings, trainer)
             with self._naming_checkpoint():
-                outcome = self._loop(trainer, settings, commands, weights).run()
+                outcome = self._loop(model, trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
                     path = export(self._start, self._base, model, trainer.progress, trainer.step)
             peak.note(residency.measure())
@@ -128,12 +127,18 @@ class Session:
         return trainer
 
     def _loop(
-        self, trainer: Trainer, settings: Settings, commands: Commands, weights: MappedWeights
+        self,
+        model: TrainedModel,
+        trainer: Trainer,
+        settings: Settings,
+        commands: Commands,
+        weights: MappedWeights,
     ) -> Loop:
         def save() -> int:
             return self._checkpoints.save(Checkpoint(settings, trainer.progress, trainer.state()))
 
         def release() -> None:
+            model.release()
             weights.scratch.release()
             heap.give_back()
 

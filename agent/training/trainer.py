@@ -165,7 +165,7 @@ class Trainer:
     def held_out_loss(self, number: int) -> tuple[float, int]:
         """The loss summed over one held-out sample's labelled tokens, and their number."""
         sample = self._samples[self.progress.stage].held_out(number)
-        with self._model.evaluating():
+        with torch.no_grad():
             return self._model.summed_loss(sample).item(), len(sample.labelled)
 
     def note_evaluation(self, summed_loss: float, tokens: int, took_s: float) -> job_pb2.Evaluated:
@@ -202,8 +202,7 @@ class Trainer:
         progress = self.progress
         step = self._step_packs()
         pack = step[progress.step_micro_steps]
-        summed = torch.stack([self._model.summed_loss(sample) for sample in pack]).sum()
-        loss = summed / self._labelled
+        loss = self._model.summed_loss(*pack) / self._labelled
         self._check_finite(loss.item(), "loss", progress.steps + 1)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         tokens = sum(len(sample.tokens) for sample in pack)

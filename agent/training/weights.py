@@ -22,8 +22,8 @@ from protos.errors import InvalidRequest
 
 _BLOCK = 32
 _BLOCK_BYTES = 2 + _BLOCK
-# Rows dequantised at once: torch makes temporaries of that many rows, which then stay in the cache.
-_SLAB_ROWS = 256
+# Elements dequantised at once, in float32: they stay in the cache.
+_SLAB = 1 << 17
 _PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -33,6 +33,13 @@ class Scratch:
     def __init__(self, data_type: torch.dtype) -> None:
         self.data_type = data_type
         self._buffer = torch.empty(0, dtype=data_type)
+        self._slab = torch.empty(0)
+
+    def slab(self, rows: int, columns: int) -> Tensor:
+        """float32, for what is on its way to the data type of the products."""
+        if self._slab.numel() < rows * columns:
+            self._slab = torch.empty(rows * columns)
+        return self._slab[: rows * columns].view(rows, columns)
 
     def take(self, rows: int, columns: int) -> Tensor:
         if self._buffer.numel() < rows * columns:
@@ -42,6 +49,7 @@ class Scratch:
     def release(self) -> None:
         """Gives the memory back, for the time of a pause."""
         self._buffer = torch.empty(0, dtype=self.data_type)
+        self._slab = torch.empty(0)
 
 
 class Weight(ABC):
@@ -81,15 +89,19 @@ class Q8Weight(Weight):
 
     def chunk(self, first: int, last: int) -> Tensor:
         out = self._scratch.take(last - first, self.columns)
-        blocks = out.view(last - first, -1, _BLOCK)
-        for start in range(first, last, _SLAB_ROWS):
-            stop = min(start + _SLAB_ROWS, last)
+        step = max(1, _SLAB // self.columns)
+        for start in range(first, last, step):
+            stop = min(start + step, last)
+            target = out[start - first : stop - first]
             # In float32 and rounded once: a scale cast to bf16 first would lose three bits.
-            torch.mul(
-                self._values[start:stop],
-                self._scales[start:stop].float(),
-                out=blocks[start - first : stop - first],
-            )
+            exact = target
+            if target.dtype != torch.float32:
+                exact = self._scratch.slab(stop - start, self.columns)
+            blocks = exact.view(stop - start, -1, _BLOCK)
+            # Not one product of both types: torch would make temporaries for it.
+            blocks.copy_(self._values[start:stop]).mul_(self._scales[start:stop].float())
+            if exact is not target:
+                target.copy_(exact)
         return out
 
     def gather(self, indices: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def test_peft_and_llama_compute_what_was_trained(folder: Path, tmp_path: Path, n
             parameter.data *= weaker
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    _write_peft(adapter, model, RECIPES[name])
+    _write_peft(adapter, base_model.read(file), model, RECIPES[name])
     convert_adapter(adapter, file, tmp_path / "adapter.gguf")
 
     peft = PeftModel.from_pretrained(reference.stock_model(folder, file), adapter).eval()

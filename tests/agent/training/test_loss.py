@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent.training.loss import summed_loss
+from agent.training.loss import cross_entropy
 from agent.training.weights import MappedWeights, PlainWeight, Scratch, Weight
 from artifacts.base_model import BaseModel
 
@@ -31,12 +31,14 @@ def test_equals_the_loss_over_whole_logits(chunk_rows: int, scale: float) -> Non
     """With scale 30 the logits reach hundreds: exp() without the running maximum overflows."""
     hidden, targets = inputs()
     weight = head(scale)
-    loss = summed_loss(hidden, weight, targets, chunk_rows) * 0.25
-    loss.backward()
-    found, hidden.grad = hidden.grad, None
+    loss, found = cross_entropy(hidden.detach(), weight, targets, chunk_rows=chunk_rows)
 
-    expected = functional.cross_entropy(hidden @ weight.dense().T, targets, reduction="sum") * 0.25
+    expected = functional.cross_entropy(hidden @ weight.dense().T, targets, reduction="sum")
     expected.backward()
+    without, none = cross_entropy(
+        hidden.detach(), weight, targets, with_gradient=False, chunk_rows=chunk_rows
+    )
+    assert (without, none) == (loss, None)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(found, hidden.grad, rtol=1e-4, atol=1e-5 * scale)
 
@@ -47,11 +49,13 @@ def test_with_the_quantised_head_of_a_model(base: BaseModel) -> None:
     targets = torch.tensor([0, 639, 100, 255, 256])
     dense = weight.gather(torch.arange(640))
     expected = functional.cross_entropy(hidden @ dense.T, targets, reduction="sum")
-    assert summed_loss(hidden, weight, targets, 256).item() == pytest.approx(expected.item())
+    loss, _ = cross_entropy(hidden, weight, targets, chunk_rows=256)
+    assert loss.item() == pytest.approx(expected.item())
 
 
 def test_not_finite_is_not_hidden() -> None:
     hidden, targets = inputs()
     with torch.no_grad():
         hidden[3] = torch.nan
-    assert not summed_loss(hidden, head(), targets).isfinite()
+    loss, _ = cross_entropy(hidden.detach(), head(), targets)
+    assert not loss.isfinite()
