@@ -84,43 +84,52 @@ def training_forecast(
     element_bytes: int = _FLOAT32,
     longest: int = 0,
 ) -> Forecast:
-    """The trainer's peak, with ``tokens`` = those of its longest micro-step:
+    """The trainer's peak, with ``tokens`` = those of its longest micro-step. The tensors are those
+    of agent/training/workspace.py, e = ``element_bytes``:
 
-    scratch      largest projection, dequantised
-    layer inputs layers * tokens * hidden: kept for the recomputation
-    recomputed   two times the activations of one layer: the layer itself and its gradients
-    stored       the activations of each stored layer
-    attention    heads' scores and their gradients: 2 * tokens² for each 256 of query width
-    head         a chunk of the vocabulary: its rows, and logits, probabilities and gradients
-    lora         16 bytes a parameter
-    best adapter with an evaluation, a copy of its weights
+    scratch        largest projection, or chunk of the head, dequantised: e bytes an element
+    layer inputs   (layers + 1) * tokens * hidden, float32
+    kept products  layers * tokens * (query + 2 * key_value + 2 * hidden) * e
+    recomputed     gate and up of one layer: 2 * tokens * feed_forward * e
+    stored layers  the same for each of them
+    working set    of one layer: 2 * tokens * (feed_forward + hidden + query + key_value) * e, and
+                   4 * tokens * hidden in float32
+    attention      heads' scores and their gradients: 2 * tokens² for each 256 of query width
+    head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
+    LoRA           16 bytes a parameter
+    best adapter   with an evaluation, a copy of its weights
 
     A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as
-    the sequence length. The activations of a layer are 3 * feed_forward + 4 * hidden + 2 * query +
-    2 * key_value elements a token: 14 MB for 256 tokens of Gemma 3 1B in 16 bit. ``element_bytes``
-    is that of the frozen products; the worker's choice is not known before it runs, so 4 is
-    assumed. Weights are read where they lie, whatever their type, so they count as the size of
-    their file. Evaluation passes forward only, and stages come one after the other:
-    neither adds to the peak.
+    the sequence length. The worker's choice of ``element_bytes`` is not known before it runs, so 4
+    is assumed. Weights are read where they lie, whatever their type, so they count as the size of
+    their file. Evaluation passes forward only, and stages come one after the other: neither adds
+    to the peak.
     """
     shape = shape_of(base)
     tokens = spec.sequence_length
     if longest and not plan.packing:
         tokens = min(tokens, longest)
-    layer_bytes = tokens * _activations(shape) * element_bytes
+    wide_bytes = 2 * tokens * shape.feed_forward * element_bytes
+    kept = shape.query + 2 * shape.key_value + 2 * shape.hidden
+    working = shape.hidden + shape.query + shape.key_value
     stored_layers = min(plan.stored_layers, shape.layers)
     rows = min(plan.chunk_rows, shape.vocabulary)
+    exact_bytes = tokens * shape.hidden * _FLOAT32
     lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
     return Forecast(
         anonymous=(
             Part("runtime", TRAINER_ANONYMOUS_BYTES),
             Part("workspace", TRAINER_WORKSPACE_BYTES),
-            Part("scratch", shape.largest_matrix * element_bytes),
-            Part("layer inputs", shape.layers * tokens * shape.hidden * element_bytes),
-            Part("recomputed layer", 2 * layer_bytes),
-            Part("stored layers", stored_layers * layer_bytes),
+            Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
+            Part("layer inputs", (shape.layers + 1) * exact_bytes),
+            Part("kept products", shape.layers * tokens * kept * element_bytes),
+            Part("recomputed layer", wide_bytes),
+            Part("stored layers", stored_layers * wide_bytes),
+            Part(
+                "working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes
+            ),
             Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
-            Part("head", rows * (shape.hidden + 3 * tokens) * _FLOAT32),
+            Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
             Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
             Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
         ),

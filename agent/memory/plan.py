@@ -1,7 +1,7 @@
 """Which of the settings that trade memory for speed a training runs with.
 
 They change no number beyond rounding, so they are the worker's to choose: decoder layers whose
-activations are stored (each saves one of its three passes: forward, recomputation, backward), rows
+activations are stored (each saves the recomputation of its two widest products), rows
 of the output head at once, and packing. With a memory budget the fastest plan whose forecast stays
 within it is taken, in this order:
 

@@ -2,10 +2,11 @@
 
 Time is counted by real tokens: a stage takes its tokens times the seconds a token took in the
 rehearsed steps of that very stage, whose samples are drawn as the job's are. An evaluation passes
-each held-out sample forward only. A training step passes forward, again forward for each layer that
-is not stored, and backward, which costs as much as forward because the base has no gradients:
+each held-out sample forward only. A training step passes forward and backward, which cost the same
+because the base has no gradients, and computes gate and up again in each layer that is not stored:
 
-    evaluation = held-out tokens * seconds per token / (3 - stored layers / layers)
+    passes     = 2 + (1 - stored layers / layers) * share of gate and up in a layer's weights
+    evaluation = held-out tokens * seconds per token / passes
 
 Early stopping is not foreseen: with it, the job takes this long at most.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.memory.plan import Plan
+from agent.memory.shape import Shape
 from agent.training.token_file import Totals
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 
@@ -81,13 +83,13 @@ class StepTimes:
 
 
 def stage_plans(
-    spec: job_pb2.TrainSpec, plan: Plan, layers: int, data: Sequence[StageData], times: StepTimes
+    spec: job_pb2.TrainSpec, plan: Plan, shape: Shape, data: Sequence[StageData], times: StepTimes
 ) -> list[job_pb2.StagePlan]:
     planned = []
     for number, (stage, found) in enumerate(zip(spec.stages, data, strict=True), start=1):
         token_s = times.seconds_per_token(number)
         samples = stage.steps * spec.accumulation
-        passes = 3 - min(plan.stored_layers, layers) / layers
+        passes = _passes(plan, shape)
         evaluated = evaluations(spec.evaluation, stage.steps) * found.held_out
         counted = samples + evaluated / passes
         share = found.trained / found.totals.samples
@@ -105,6 +107,13 @@ def stage_plans(
             )
         )
     return planned
+
+
+def _passes(plan: Plan, shape: Shape) -> float:
+    """Of a training step, counted in passes forward."""
+    sizes = {name: rows * columns for name, (rows, columns) in shape.projections.items()}
+    share = (sizes["gate_proj"] + sizes["up_proj"]) / sum(sizes.values())
+    return 2 + (1 - min(plan.stored_layers, shape.layers) / shape.layers) * share
 
 
 def evaluations(evaluation: job_pb2.Evaluation, steps: int) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast, training_forecast
 from agent.memory.plan import Facts, Plan, choose
+from agent.memory.shape import shape_of
 from agent.training import duration, token_file
 from agent.training.duration import StageData, StepTimes
 from agent.training.failures import TrainingFailure
@@ -123,7 +124,7 @@ class Rehearsal:
         self, plan: Plan, forecast: Forecast, stages: Sequence[StageData], times: StepTimes
     ) -> None:
         spec = self.start.spec
-        planned = duration.stage_plans(spec, plan, self.base.block_count, stages, times)
+        planned = duration.stage_plans(spec, plan, shape_of(self.base), stages, times)
         duration_s = sum(stage.duration_s for stage in planned)
         parts = [*((part.name, part.size_bytes) for part in forecast.anonymous)]
         parts += [("libraries", forecast.libraries_bytes), ("base model", forecast.weights_bytes)]
