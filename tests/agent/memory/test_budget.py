@@ -78,7 +78,7 @@ def test_1b_on_a_small_board_is_offered_what_fits() -> None:
 
 
 def test_keeps_as_many_stored_layers_as_fit() -> None:
-    with pytest.raises(OutOfMemory, match="This fits: stored_layers: 6"):
+    with pytest.raises(OutOfMemory, match="This fits: stored_layers: 13"):
         admit_training(board(2700), gemma_3_1b(), recipe(stored=26), owner="the job")
 
 
