@@ -184,10 +184,14 @@ async def test_a_rehearsal_that_is_cut_off_leaves_nothing_behind(
     await agent.join(empty_fleet)
     agent.start()
     await empty_fleet.import_model(tiny_base, name="tiny")
-    with pytest.raises(Unreachable):
+
+    async def cut_off() -> None:
         async for _ in empty_fleet.plan(job("cut", dataset)):
             if scratch.exists():
                 agent.kill()
+
+    with pytest.raises(Unreachable):
+        await cut_off()
     assert scratch.exists()
     agent.start()
     assert not scratch.exists()
