@@ -32,6 +32,7 @@ from agent.jobs.attempt import Means
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
 from agent.jobs.records import Records
+from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
 from agent.memory.budget import Budget
@@ -106,26 +107,29 @@ class Agent:
                 limit=self._limit("inference"),
             )
         )
-        self._runner = Runner(
-            Means(
-                records=self._records,
-                store=self._store,
-                launcher=launcher,
-                jobs=jobs,
-                threads=config.training.threads,
-                energy_j=lambda: self._sampler.energy.total_j,
-                limit=self._limit("training"),
-                enter=self._make_room,
-                leave=self._residents.end_job,
-            )
+        means = Means(
+            records=self._records,
+            store=self._store,
+            launcher=launcher,
+            jobs=jobs,
+            threads=config.training.threads,
+            energy_j=lambda: self._sampler.energy.total_j,
+            limit=self._limit("training"),
+            enter=self._make_room,
+            leave=self._residents.end_job,
         )
+        self._runner = Runner(means)
         desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
+        usable_bytes = self._residents.budget.usable_bytes
+        rehearsals = Rehearsals(
+            means, state / "rehearsal", self._runner.turn, desk.check, usable_bytes
+        )
         facts = DeviceFacts(
             name=credentials.identity.name,
             state=state,
             board=identify(),
             engines=engines(),
-            memory_budget_bytes=self._residents.budget.usable_bytes,
+            memory_budget_bytes=usable_bytes,
         )
         self._server = Server(
             Servicers(
@@ -133,7 +137,7 @@ class Agent:
                     facts, clock, self._records, self._store, self._host, self._ring
                 ),
                 artifacts=ArtifactService(self._store),
-                jobs=JobService(desk, self._records),
+                jobs=JobService(desk, self._records, rehearsals),
                 inference=InferenceService(self._host, adapters),
             ),
             credentials,

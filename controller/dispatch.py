@@ -9,7 +9,8 @@ device takes it once. A refusal is final: the job is kept as FAILED, with the de
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from controller.records import (
     DeviceRecord,
     DeviceStatus,
     JobRecord,
+    PlanStep,
     StageData,
 )
 from controller.store import Store
@@ -56,6 +58,28 @@ class Dispatcher:
     utc_ns: Callable[[], int] = time.time_ns
 
     async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
+        chosen, spec = await self._prepared(job, on_progress)
+        record = self._assign(chosen.record, spec)
+        return await self.send(record, self.connections.to(chosen.record), _journal_id(chosen))
+
+    async def plan(
+        self, job: "JobFile", on_progress: OnProgress | None
+    ) -> AsyncGenerator[PlanStep, None]:
+        """Rehearses the job on the device that it would be sent to. Nothing is assigned."""
+        chosen, spec = await self._prepared(job, on_progress)
+        connection = self.connections.to(chosen.record)
+        content = spec.SerializeToString(deterministic=True)
+        request = job_pb2.PlanJobRequest(spec=content)
+        responses = connection.stream(connection.jobs.PlanJob, request)
+        async with aclosing(responses):
+            async for response in responses:
+                is_plan = response.HasField("plan")
+                yield PlanStep(chosen.record.name, response.plan if is_plan else response.check)
+
+    async def _prepared(
+        self, job: "JobFile", on_progress: OnProgress | None
+    ) -> tuple[DeviceStatus, job_pb2.JobSpec]:
+        """The device, which has all that the job needs, and the job's spec."""
         base = self.catalogue.resolve(job.train.base, BASE_MODEL)
         _check_window(job.train.sequence_length, base)
         datasets = {name: await self._dataset(job, name) for name in dict.fromkeys(job.datasets)}
@@ -70,8 +94,7 @@ class Dispatcher:
         connection = self.connections.to(chosen.record)
         for entry in needed:
             await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
-        record = self._assign(chosen.record, spec)
-        return await self.send(record, connection, _journal_id(chosen))
+        return chosen, spec
 
     async def send(
         self, record: JobRecord, connection: DeviceConnection, journal_id: str

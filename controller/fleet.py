@@ -43,6 +43,7 @@ from controller.records import (
     DeviceStatus,
     ImportProgress,
     JobRecord,
+    PlanStep,
     State,
     Token,
     Transfer,
@@ -233,6 +234,16 @@ class Fleet:
         cannot have the job; Unreachable with a job id says that it is assigned, and sent again.
         """
         return await self._dispatcher.submit(job, on_progress)
+
+    async def plan(
+        self, job: "JobFile", on_progress: OnProgress | None = None
+    ) -> AsyncGenerator[PlanStep, None]:
+        """Rehearses a job on the device that it would be sent to, and starts nothing: the checks
+        as they pass, then the plan. Raises what the first check that fails says; OutOfMemory names
+        settings that fit."""
+        async with aclosing(self._dispatcher.plan(job, on_progress)) as steps:
+            async for step in steps:
+                yield step
 
     def jobs(self, *, device: str = "", states: Collection[State] = ()) -> list[JobRecord]:
         """Newest first, as the store knows them; ``refresh`` first for the newest.

@@ -146,3 +146,11 @@ class StageData:
 
     digest: str
     samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """Of a job's rehearsal on a device: a check that has passed, at the end the plan."""
+
+    device: str
+    found: job_pb2.PlanCheck | job_pb2.JobPlan

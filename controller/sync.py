@@ -35,6 +35,7 @@ from controller.records import (
     DeviceStatus,
     ImportProgress,
     JobRecord,
+    PlanStep,
     State,
     Token,
     Transfer,
@@ -280,6 +281,11 @@ class SyncFleet:
 
     def submit(self, job: "JobFile", on_progress: OnProgress | None = None) -> JobRecord:
         return self._loop.run(self._fleet.submit(job, on_progress))
+
+    def plan(
+        self, job: "JobFile", on_progress: OnProgress | None = None
+    ) -> Generator[PlanStep, None, None]:
+        return self._loop.iterate(self._fleet.plan(job, on_progress))
 
     def jobs(self, *, device: str = "", states: Collection[State] = ()) -> list[JobRecord]:
         return self._fleet.jobs(device=device, states=states)

@@ -22,6 +22,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "agent": ("agent", "artifacts", "jetson", "protos"),
     "agent.training": (
         "agent.training",
+        "agent.memory",
         "agent.tokens",
         "agent.workers.channel",
         "agent.workers.residency",

@@ -109,7 +109,13 @@ class Desk:
             await in_thread(unpin, self._store, job_id, train)
 
     def _accept(self, job_id: str, train: TrainSpec) -> None:
-        """Blocking: it reads the base model's header and writes the pins."""
+        """Blocking: it writes the pins."""
+        self.check(train)
+        pin(self._store, job_id, train)
+
+    def check(self, train: TrainSpec) -> None:
+        """Raises what a job of this recipe is refused with. Blocking: it reads the base model's
+        header."""
         base = digests.parse(train.base_digest)
         path = requested.find(self._store, base, ARTIFACT_KIND_BASE_MODEL, "train.base_digest")
         for number, stage in enumerate(train.stages):
@@ -117,4 +123,3 @@ class Desk:
             dataset = digests.parse(stage.dataset_digest, field)
             requested.find(self._store, dataset, ARTIFACT_KIND_DATASET, field)
         self._admit(path, train)
-        pin(self._store, job_id, train)

@@ -35,6 +35,8 @@ class Runner:
         self._means = means
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        # Held by whoever trains: a job, or the rehearsal of one.
+        self.turn = asyncio.Lock()
         self.current: Attempt | None = None
 
     async def run(self) -> None:
@@ -46,7 +48,8 @@ class Runner:
             if entry is None:
                 await self._wake.wait()
             else:
-                await self._attempt(entry)
+                async with self.turn:
+                    await self._attempt(entry)
 
     def wake(self) -> None:
         """There may be something new in the queue."""

@@ -6,15 +6,15 @@ step, what costs the least quality first, until the forecast fits.
 
 from collections.abc import Iterator, Sequence
 
-from agent.memory.budget import Budget, Claim
+from agent.memory.budget import Budget, Claim, shared_bytes
 from agent.memory.forecast import inference_forecast, training_forecast
+from agent.memory.plan import choose
+from agent.memory.reductions import named_changes, smaller_recipes
 from artifacts.base_model import BaseModel
+from protos.errors import OutOfMemory
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
-SHORTEST_SEQUENCE = 64
 SHORTEST_CONTEXT = 256
-LOWEST_RANK = 4
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def admit_training(
@@ -23,16 +23,18 @@ def admit_training(
     """The claim of a training run; raises OutOfMemory with settings that would fit."""
 
     def claim_of(tried: TrainSpec) -> Claim:
-        return Claim(owner, tried.base_digest, training_forecast(base, tried))
+        return Claim(owner, tried.base_digest, training_forecast(base, tried, choose(base, tried)))
 
     claim = claim_of(spec)
     if not budget.fits(claim, held):
-        fitting = next((s for s in smaller_recipes(spec) if budget.fits(claim_of(s), held)), None)
-        fix = (
-            _recipe_changes(spec, fitting)
-            if fitting is not None
-            else _no_setting(budget, claim, held)
-        )
+        fix = _no_setting(budget, claim, held)
+        room_bytes = budget.free_bytes(held) + shared_bytes(claim, held)
+        if spec.memory_budget_bytes and (lower := _lower_budget(base, spec, room_bytes)):
+            fix = f"This fits: memory_budget: {lower // 1_000_000} MB."
+        elif not spec.memory_budget_bytes:
+            smaller = (one for one in smaller_recipes(spec) if budget.fits(claim_of(one), held))
+            if (fitting := next(smaller, None)) is not None:
+                fix = f"This fits: {named_changes(spec, fitting)}."
         budget.check(claim, held, fix=_free_first(budget, claim, held) + fix)
     return claim
 
@@ -62,31 +64,16 @@ def admit_inference(
     return claim
 
 
-def smaller_recipes(spec: TrainSpec) -> Iterator[TrainSpec]:
-    """Ever smaller variants of a recipe: recompute more, then shorter samples, then fewer
-    parameters. Each keeps the reductions of those before it."""
-    recipe = _copy(spec)
-    for layers in _halved(spec.stored_layers, 0):
-        recipe.stored_layers = layers
-        yield _copy(recipe)
-    for tokens in _halved(spec.sequence_length, SHORTEST_SEQUENCE):
-        recipe.sequence_length = tokens
-        yield _copy(recipe)
-    if any(target in ATTENTION for target in spec.lora.targets):
-        kept = [target for target in spec.lora.targets if target in ATTENTION]
-        if len(kept) < len(spec.lora.targets):
-            del recipe.lora.targets[:]
-            recipe.lora.targets.extend(kept)
-            yield _copy(recipe)
-    for rank in _halved(spec.lora.rank, LOWEST_RANK):
-        recipe.lora.rank = rank
-        yield _copy(recipe)
-
-
-def _copy(spec: TrainSpec) -> TrainSpec:
-    copy = TrainSpec()
-    copy.CopyFrom(spec)
-    return copy
+def _lower_budget(base: BaseModel, spec: TrainSpec, room_bytes: int) -> int | None:
+    """What is free, in whole MB, when some plan fits it."""
+    lower = TrainSpec()
+    lower.CopyFrom(spec)
+    lower.memory_budget_bytes = max(1, room_bytes // 1_000_000 * 1_000_000)
+    try:
+        choose(base, lower)
+    except OutOfMemory:
+        return None
+    return lower.memory_budget_bytes
 
 
 def _halved(number: int, lowest: int) -> Iterator[int]:
@@ -94,19 +81,6 @@ def _halved(number: int, lowest: int) -> Iterator[int]:
     while number > lowest:
         number = max(number // 2, lowest)
         yield number
-
-
-def _recipe_changes(asked: TrainSpec, fitting: TrainSpec) -> str:
-    changes = []
-    if fitting.stored_layers != asked.stored_layers:
-        changes.append(f"stored_layers: {fitting.stored_layers}")
-    if fitting.sequence_length != asked.sequence_length:
-        changes.append(f"sequence_length: {fitting.sequence_length}")
-    if len(fitting.lora.targets) != len(asked.lora.targets):
-        changes.append("targets: attention")
-    if fitting.lora.rank != asked.lora.rank:
-        changes.append(f"rank: {fitting.lora.rank}")
-    return f"This fits: {', '.join(changes)}."
 
 
 def _free_first(budget: Budget, claim: Claim, held: Sequence[Claim]) -> str:

@@ -74,6 +74,11 @@ def needed_bytes(claims: Sequence[Claim]) -> int:
     return sum(weights.values()) + sum(own)
 
 
+def shared_bytes(claim: Claim, held: Sequence[Claim]) -> int:
+    """Of the claim's memory, what another claim has brought in already."""
+    return claim.forecast.peak_bytes - (needed_bytes([*held, claim]) - needed_bytes(held))
+
+
 def _shared(claim: Claim, held: Sequence[Claim]) -> str:
     shares = any(other.base_digest == claim.base_digest for other in held)
     return " more (the base model is in memory already)" if shares else ""

@@ -13,20 +13,20 @@ measured, and runs both workers against the formulae. On a board a job's own fig
 
 from dataclasses import dataclass
 
+from agent.memory.settings import Plan
 from agent.memory.shape import PROJECTIONS, Shape, shape_of
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
 MB = 1_000_000
 
-# torch, transformers and peft imported: 375 MB resident, of which 258 MB anonymous.
-TRAINER_ANONYMOUS_BYTES = 258 * MB
-TRAINER_LIBRARIES_BYTES = 117 * MB
+# torch imported and a tiny model trained on one thread: 304 MB resident, of which 202 MB anonymous,
+# and 6 MB of these the tiny model's own.
+TRAINER_ANONYMOUS_BYTES = 195 * MB
+TRAINER_LIBRARIES_BYTES = 104 * MB
 # Packed copies in the matrix library, thread stacks, heap that is free and not returned: what a run
-# in float32 (518 MB) had above the sum of the other parts. 31 MB with a tiny model and one thread.
-TRAINER_WORKSPACE_BYTES = 80 * MB
-# Rows of the vocabulary whose logits exist at a time: agent.training.loss.CHUNK_ROWS.
-TRAINER_HEAD_ROWS = 4096
+# of the 1B shape in bfloat16 on two threads (373 MB) had above the sum of the other parts.
+TRAINER_WORKSPACE_BYTES = 25 * MB
 # Weight, gradient and AdamW's two moments, in float32.
 LORA_BYTES_PER_PARAMETER = 16
 
@@ -78,37 +78,61 @@ class Forecast:
         return self.anonymous_bytes + self.file_bytes
 
 
-def training_forecast(base: BaseModel, spec: TrainSpec, element_bytes: int = _FLOAT32) -> Forecast:
-    """The trainer's peak, with ``tokens`` = the recipe's sequence length:
+def training_forecast(
+    base: BaseModel,
+    spec: TrainSpec,
+    plan: Plan,
+    element_bytes: int = _FLOAT32,
+    longest: int = 0,
+) -> Forecast:
+    """The trainer's peak, with ``tokens`` = those of its longest micro-step. The tensors are those
+    of agent/training/workspace.py, e = ``element_bytes``:
 
-    scratch      largest projection, dequantised
-    layer inputs layers * tokens * hidden: kept for the recomputation
-    recomputed   two times the activations of one layer: the layer itself and its gradients
-    stored       the activations of each stored layer
-    attention    heads' scores and their gradients: 2 * tokens² for each 256 of query width
-    head         a chunk of the vocabulary: its rows, and logits, probabilities and gradients
-    lora         16 bytes a parameter
+    scratch        largest projection, or chunk of the head, dequantised: e bytes an element
+    layer inputs   (layers + 1) * tokens * hidden, float32
+    kept products  layers * tokens * (query + 2 * key_value + 2 * hidden) * e
+    recomputed     gate and up of one layer: 2 * tokens * feed_forward * e
+    stored layers  the same for each of them
+    working set    of one layer: 2 * tokens * (feed_forward + hidden + query + key_value) * e, and
+                   4 * tokens * hidden in float32
+    attention      heads' scores and their gradients: 2 * tokens² for each 256 of query width
+    head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
+    LoRA           16 bytes a parameter
+    best adapter   with an evaluation, a copy of its weights
 
-    The activations of a layer are 3 * feed_forward + 4 * hidden + 2 * query + 2 * key_value
-    elements a token: 14 MB for 256 tokens of Gemma 3 1B in 16 bit. ``element_bytes`` is that of the
-    frozen products; the worker's choice is not known before it runs, so 4 is assumed.
+    A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as
+    the sequence length. The worker's choice of ``element_bytes`` is not known before it runs, so 4
+    is assumed. Weights are read where they lie, whatever their type, so they count as the size of
+    their file. Evaluation passes forward only, and stages come one after the other: neither adds
+    to the peak.
     """
     shape = shape_of(base)
     tokens = spec.sequence_length
-    layer_bytes = tokens * _activations(shape) * element_bytes
-    stored_layers = min(spec.stored_layers, shape.layers)
+    if longest and not plan.packing:
+        tokens = min(tokens, longest)
+    wide_bytes = 2 * tokens * shape.feed_forward * element_bytes
+    kept = shape.query + 2 * shape.key_value + 2 * shape.hidden
+    working = shape.hidden + shape.query + shape.key_value
+    stored_layers = min(plan.stored_layers, shape.layers)
+    rows = min(plan.chunk_rows, shape.vocabulary)
+    exact_bytes = tokens * shape.hidden * _FLOAT32
     lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
     return Forecast(
         anonymous=(
             Part("runtime", TRAINER_ANONYMOUS_BYTES),
             Part("workspace", TRAINER_WORKSPACE_BYTES),
-            Part("scratch", shape.largest_matrix * element_bytes),
-            Part("layer inputs", shape.layers * tokens * shape.hidden * element_bytes),
-            Part("recomputed layer", 2 * layer_bytes),
-            Part("stored layers", stored_layers * layer_bytes),
+            Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
+            Part("layer inputs", (shape.layers + 1) * exact_bytes),
+            Part("kept products", shape.layers * tokens * kept * element_bytes),
+            Part("recomputed layer", wide_bytes),
+            Part("stored layers", stored_layers * wide_bytes),
+            Part(
+                "working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes
+            ),
             Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
-            Part("head", TRAINER_HEAD_ROWS * (shape.hidden + 3 * tokens) * _FLOAT32),
+            Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
             Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
+            Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
         ),
         libraries_bytes=TRAINER_LIBRARIES_BYTES,
         weights_bytes=shape.weights_bytes,

@@ -49,6 +49,7 @@ TABLE: Mapping[str, frozenset[Role]] = {
     f"{_V1}JobService/PauseJob": CHANGE,
     f"{_V1}JobService/ResumeJob": CHANGE,
     f"{_V1}JobService/WatchJob": READ,
+    f"{_V1}JobService/PlanJob": CHANGE,
     f"{_V1}InferenceService/Generate": CHANGE,
     f"{_V1}InferenceService/LoadModel": CHANGE,
     f"{_V1}InferenceService/UnloadModel": CHANGE,

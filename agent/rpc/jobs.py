@@ -1,9 +1,11 @@
 """JobService: requests to the desk, events from the records."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from agent.jobs.desk import Desk
 from agent.jobs.records import Records
+from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.spec import checked_id
 from agent.rpc.access import Context, peer
 from protos.nanofleet.v1 import job_pb2, job_pb2_grpc
@@ -13,9 +15,10 @@ _MOST_JOBS = 1000
 
 
 class JobService(job_pb2_grpc.JobServiceServicer):
-    def __init__(self, desk: Desk, records: Records) -> None:
+    def __init__(self, desk: Desk, records: Records, rehearsals: Rehearsals) -> None:
         self._desk = desk
         self._records = records
+        self._rehearsals = rehearsals
 
     async def SubmitJob(  # noqa: N802
         self, request: job_pb2.SubmitJobRequest, context: Context
@@ -70,3 +73,10 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         follow = self._records.replay if request.replay_only else self._records.watch
         async for events in follow(after_seq, job_id):
             yield job_pb2.WatchJobResponse(journal_id=journal_id, events=events)
+
+    async def PlanJob(  # noqa: N802
+        self, request: job_pb2.PlanJobRequest, context: Context
+    ) -> AsyncIterator[job_pb2.PlanJobResponse]:
+        async with aclosing(self._rehearsals.plan(request.spec)) as responses:
+            async for response in responses:
+                yield response

@@ -29,7 +29,7 @@ from protos.nanofleet.v1 import job_pb2, worker_pb2
 
 ADAPTER_FILE = "adapter.tar"
 # What PEFT calls the modules of a causal language model that it has wrapped.
-_PEFT_PREFIX = "base_model.model.model."
+PEFT_PREFIX = "base_model.model.model."
 _KILLED = -9
 
 
@@ -58,7 +58,7 @@ def export(
 def _write_peft(
     folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2.TrainSpec
 ) -> None:
-    tensors = {_PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
+    tensors = {PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise bad_spec(
             f"The adapter is not finite after the last step. Lower the learning rate "

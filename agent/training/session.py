@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from agent.training import checkpoint, heap, loss, precision
+from agent.memory.plan import Facts, Plan, choose
+from agent.training import checkpoint, heap, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import export
@@ -44,7 +45,9 @@ class Session:
         report: Report,
     ) -> None:
         self._start = start
-        self._spec = start.spec
+        self._spec = job_pb2.TrainSpec()
+        self._spec.CopyFrom(start.spec)
+        self._longest = max(token_file.longest(path, totals) for path, totals in tokens)
         self._base = base
         self._samples = [
             Samples(
@@ -67,6 +70,8 @@ class Session:
             self._log(problem)
         settings = found.settings if found else self._new_settings(recipe)
         torch.set_num_threads(settings.threads)
+        # Chosen in each attempt anew: it changes no number.
+        self._spec.stored_layers = self._plan(settings.data_type).stored_layers
         weights = MappedWeights(self._base, precision.TYPES[settings.data_type])
         with AnonymousPeak() as peak:
             model = build(self._base, weights, self._spec, settings.chunk_rows)
@@ -103,9 +108,14 @@ class Session:
         threads = self._start.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(threads)
         data_type = precision.choose(self._base.embedding_length)
-        return Settings(
-            recipe, threads, precision.NAMES[data_type], self._spec.packing, loss.CHUNK_ROWS
-        )
+        name = precision.NAMES[data_type]
+        plan = self._plan(name)
+        return Settings(recipe, threads, name, plan.packing, plan.chunk_rows)
+
+    def _plan(self, data_type: str) -> Plan:
+        """Within the recipe's memory budget; raises OutOfMemory when there is none."""
+        facts = Facts(precision.TYPES[data_type].itemsize, self._longest)
+        return choose(self._base, self._spec, facts)
 
     def _trainer(
         self, model: TrainedModel, settings: Settings, found: Checkpoint | None

@@ -11,6 +11,7 @@ the tokenizer, and kept beside the checkpoints: an attempt that resumes finds it
 """
 
 import hashlib
+import itertools
 import os
 import struct
 from array import array
@@ -95,3 +96,12 @@ def read_totals(path: Path, key: bytes) -> Totals | None:
         return None
     totals = Totals(samples, tokens, labelled)
     return totals if size_bytes == totals.size_bytes else None
+
+
+def longest(path: Path, totals: Totals) -> int:
+    """Tokens of its longest sample."""
+    starts = array("q")
+    with path.open("rb") as file:
+        file.seek(totals.starts_offset)
+        starts.fromfile(file, totals.samples + 1)
+    return max((after - before for before, after in itertools.pairwise(starts)), default=0)

@@ -3,15 +3,16 @@
     python -m agent.training.worker --commands FD --reports FD --parent PID
 
 Reads StartTraining, then obeys pause, resume and stop between micro-steps. Its last report is
-TrainingFinished, TrainingStopped or WorkerFailed. It attaches to its agent before anything heavy is
-imported, and has the dataset tokenised by a child that is gone before torch is loaded.
+TrainingFinished, TrainingStopped or WorkerFailed. RehearseTraining tries it all out instead (see
+preflight.py). It attaches to its agent before anything heavy is imported, and has the dataset
+tokenised by a child that is gone before torch is loaded.
 """
 
 import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.training import preparation, recipe, token_file
@@ -19,7 +20,10 @@ from agent.training.commands import Commands
 from agent.training.failures import explain
 from agent.workers.channel import FrameReader, FrameWriter, attach
 from artifacts import base_model, durable
+from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
+
+Report = Callable[[worker_pb2.TrainingReport], None]
 
 # For specs that name it not.
 _UNNAMED = "dataset"
@@ -56,26 +60,47 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
     first = reader.read()
     if first is None:
         return
-    start = first.start
+    is_rehearsal = first.WhichOneof("command") == "rehearse"
+    start = first.rehearse.start if is_rehearsal else first.start
     commands = Commands(reader)
     commands.listen()
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)
-    folder = durable.make_folder(Path(start.job_folder))
-    tokens = []
-    for number in range(len(start.spec.stages)):
-        path = folder / tokens_file(number)
-        try:
-            totals = _tokens(start, number, path, commands, reports)
-        except preparation.Stopped:
-            stopped = worker_pb2.TrainingStopped(step=0)
-            reports.write(worker_pb2.TrainingReport(stopped=stopped))
-            return
-        tokens.append((path, totals))
+    durable.make_folder(Path(start.job_folder))
+    try:
+        if is_rehearsal:
+            _rehearse(start, base, commands, reports)
+        else:
+            _attempt(start, base, commands, reports, reports.write)
+    except preparation.Stopped:
+        stopped = worker_pb2.TrainingStopped(step=0)
+        reports.write(worker_pb2.TrainingReport(stopped=stopped))
+
+
+def _attempt(
+    start: worker_pb2.StartTraining,
+    base: BaseModel,
+    commands: Commands,
+    reports: FrameWriter,
+    report: Report,
+) -> None:
+    stages = range(len(start.spec.stages))
+    tokens = [_tokens(start, number, commands, reports) for number in stages]
     # Not before: see the top.
     from agent.training.session import Session
 
-    Session(start, base, tokens, reports.write).run(commands)
+    Session(start, base, tokens, report).run(commands)
+
+
+def _rehearse(
+    start: worker_pb2.StartTraining, base: BaseModel, commands: Commands, reports: FrameWriter
+) -> None:
+    from agent.training.preflight import Rehearsal
+
+    Rehearsal(start, base, reports.write).run(
+        lambda number: _tokens(start, number, commands, reports),
+        lambda trial, report: _attempt(trial, base, commands, reports, report),
+    )
 
 
 def tokens_file(stage: int) -> str:
@@ -84,20 +109,17 @@ def tokens_file(stage: int) -> str:
 
 
 def _tokens(
-    start: worker_pb2.StartTraining,
-    number: int,
-    path: Path,
-    commands: Commands,
-    reports: FrameWriter,
-) -> token_file.Totals:
+    start: worker_pb2.StartTraining, number: int, commands: Commands, reports: FrameWriter
+) -> tuple[Path, token_file.Totals]:
     """The tokens file of a stage is made once for all attempts."""
     spec, stage = start.spec, start.spec.stages[number]
+    path = Path(start.job_folder) / tokens_file(number)
     key = token_file.key_of(spec.base_digest, stage.dataset_digest, spec.sequence_length)
     if totals := token_file.read_totals(path, key):
-        return totals
+        return path, totals
     line = job_pb2.LogLine(text="Tokenising the dataset with the base model's own tokenizer.")
     reports.write(worker_pb2.TrainingReport(log=line))
-    return preparation.prepare_in_child(
+    totals = preparation.prepare_in_child(
         Path(start.base_path),
         Path(start.dataset_paths[number]),
         path,
@@ -106,6 +128,7 @@ def _tokens(
         stage.dataset_name or _UNNAMED,
         commands.stop_asked.is_set,
     )
+    return path, totals
 
 
 if __name__ == "__main__":

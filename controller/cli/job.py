@@ -10,6 +10,7 @@ import typer
 from controller.cli import (
     follow,
     job_ending,
+    job_plan,
     job_record,
     job_screen,
     options,
@@ -22,7 +23,7 @@ from controller.cli.output import Format
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from controller import Fleet, JobRecord
+    from controller import Fleet, JobRecord, PlanStep
     from controller.cli.job_view import JobView
 
 Reference = Annotated[
@@ -63,6 +64,33 @@ def submit(
         return
     output.note(f"Job {record.id} ({record.name}) is on {record.device}.")
     job_ending.conclude(_follow_or_detach(record, form, home), form)
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The job file (YAML).")],
+    form: options.Output = Format.TABLE,
+    home: options.Home = None,
+) -> None:
+    """Rehearse a job on its device, without starting it: will it fit, and how long will it take?
+
+    What the device lacks is pushed. Then the job's own worker checks the data, takes the memory,
+    trains some steps, saves, reads back, converts, and llama.cpp speaks with the trial adapter.
+    What does not fit is refused with the nearest settings that do.
+
+    Example: nanofleet job plan finetune.yaml
+    """
+
+    async def rehearsed(fleet: "Fleet") -> "list[PlanStep]":
+        from controller import load_job_file
+
+        steps = []
+        with transfers.shown(form) as on_progress:
+            async for step in fleet.plan(load_job_file(file), on_progress):
+                steps.append(step)
+                job_plan.say_check(step, form)
+        return steps
+
+    job_plan.print_plan(session.run(home, rehearsed), form)
 
 
 def list_jobs(

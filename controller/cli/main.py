@@ -146,6 +146,7 @@ app.add_typer(
         "job",
         "Submit, follow, list and steer jobs.",
         {
+            "plan": job.plan,
             "submit": job.submit,
             "list": job.list_jobs,
             "show": job.show,

@@ -1,5 +1,6 @@
 """Jobs from file to adapter, on a real agent that trains; pauses, power cuts and mistakes."""
 
+from contextlib import aclosing
 from pathlib import Path
 
 import psutil
@@ -173,3 +174,33 @@ async def test_jobs_by_id_by_its_beginning_and_by_name(fleet: Fleet) -> None:
         fleet.job("nonesuch")
     with pytest.raises(NotFound):
         fleet.job("")
+
+
+async def test_a_rehearsal_that_is_cut_off_leaves_nothing_behind(
+    empty_fleet: Fleet, dataset: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    agent = Agent("kitchen", tmp_path / "kitchen", free_port())
+    scratch = tmp_path / "kitchen" / "rehearsal"
+    await agent.join(empty_fleet)
+    agent.start()
+    await empty_fleet.import_model(tiny_base, name="tiny")
+
+    async def cut_off() -> None:
+        async for _ in empty_fleet.plan(job("cut", dataset)):
+            if scratch.exists():
+                agent.kill()
+
+    with pytest.raises(Unreachable):
+        await cut_off()
+    assert scratch.exists()
+    agent.start()
+    assert not scratch.exists()
+    # A reader that goes away ends the rehearsal, and the next one may begin.
+    async with aclosing(empty_fleet.plan(job("left", dataset))) as steps:
+        async for step in steps:
+            assert step.device == "kitchen"
+            break
+    record = await empty_fleet.submit(job("next", dataset))
+    assert (await empty_fleet.wait(record.id, 60)).state == job_pb2.JOB_STATE_SUCCEEDED
+    assert not scratch.exists()
+    agent.stop()

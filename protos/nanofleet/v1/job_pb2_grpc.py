@@ -69,6 +69,11 @@ class JobServiceStub:
                 request_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.PlanJob = channel.unary_stream(
+                '/nanofleet.v1.JobService/PlanJob',
+                request_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobRequest.SerializeToString,
+                response_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -124,6 +129,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanJob(self, request, context):
+        """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
+        with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +174,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.WatchJobRequest.FromString,
                     response_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'PlanJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.PlanJob,
+                    request_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobRequest.FromString,
+                    response_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -352,6 +370,33 @@ class JobService:
             '/nanofleet.v1.JobService/WatchJob',
             protos_dot_nanofleet_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
             protos_dot_nanofleet_dot_v1_dot_job__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nanofleet.v1.JobService/PlanJob',
+            protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobRequest.SerializeToString,
+            protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,10 @@ class JobServiceStub:
     """Events after a sequence number, then live, in order and without a gap. The stream ends after the
     event that ends the job, when one job is watched. Role: viewer and up.
     """
+    PlanJob: _grpc.UnaryStreamMultiCallable[_job_pb2.PlanJobRequest, _job_pb2.PlanJobResponse]
+    """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
+    with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -76,6 +80,10 @@ class JobServiceAsyncStub(JobServiceStub):
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Events after a sequence number, then live, in order and without a gap. The stream ends after the
     event that ends the job, when one job is watched. Role: viewer and up.
+    """
+    PlanJob: _aio.UnaryStreamMultiCallable[_job_pb2.PlanJobRequest, _job_pb2.PlanJobResponse]  # type: ignore[assignment]
+    """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
+    with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -136,6 +144,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_job_pb2.WatchJobResponse], _abc.AsyncIterator[_job_pb2.WatchJobResponse]]:
         """Events after a sequence number, then live, in order and without a gap. The stream ends after the
         event that ends the job, when one job is watched. Role: viewer and up.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanJob(
+        self,
+        request: _job_pb2.PlanJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_pb2.PlanJobResponse], _abc.AsyncIterator[_job_pb2.PlanJobResponse]]:
+        """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
+        with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from protos.nanofleet.v1 import inference_pb2 as protos_dot_nanofleet_dot_v1_dot
 from protos.nanofleet.v1 import job_pb2 as protos_dot_nanofleet_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/nanofleet/v1/worker.proto\x12\x0cnanofleet.v1\x1a#protos/nanofleet/v1/inference.proto\x1a\x1dprotos/nanofleet/v1/job.proto\"\xd4\x01\n\x0fTrainingCommand\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.nanofleet.v1.StartTrainingH\x00\x12,\n\x05pause\x18\x02 \x01(\x0b\x32\x1b.nanofleet.v1.PauseTrainingH\x00\x12.\n\x06resume\x18\x03 \x01(\x0b\x32\x1c.nanofleet.v1.ResumeTrainingH\x00\x12*\n\x04stop\x18\x04 \x01(\x0b\x32\x1a.nanofleet.v1.StopTrainingH\x00\x42\t\n\x07\x63ommand\"\xad\x01\n\rStartTraining\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.nanofleet.v1.TrainSpec\x12\x11\n\tbase_path\x18\x03 \x01(\t\x12\x12\n\njob_folder\x18\x05 \x01(\t\x12\x0f\n\x07threads\x18\x06 \x01(\r\x12\x10\n\x08job_name\x18\x07 \x01(\t\x12\x15\n\rdataset_paths\x18\x08 \x03(\tJ\x04\x08\x04\x10\x05\"\x0f\n\rPauseTraining\"\x10\n\x0eResumeTraining\"\x0e\n\x0cStopTraining\"\xfc\x03\n\x0eTrainingReport\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.nanofleet.v1.TrainingStartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.nanofleet.v1.TrainProgressH\x00\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1d.nanofleet.v1.CheckpointSavedH\x00\x12.\n\x06paused\x18\x04 \x01(\x0b\x32\x1c.nanofleet.v1.TrainingPausedH\x00\x12\x30\n\x07resumed\x18\x05 \x01(\x0b\x32\x1d.nanofleet.v1.TrainingResumedH\x00\x12\x32\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1e.nanofleet.v1.TrainingFinishedH\x00\x12\x30\n\x07stopped\x18\x07 \x01(\x0b\x32\x1d.nanofleet.v1.TrainingStoppedH\x00\x12,\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x1a.nanofleet.v1.WorkerFailedH\x00\x12$\n\x03log\x18\t \x01(\x0b\x32\x15.nanofleet.v1.LogLineH\x00\x12,\n\tevaluated\x18\n \x01(\x0b\x32\x17.nanofleet.v1.EvaluatedH\x00\x42\x08\n\x06report\"x\n\x0fTrainingStarted\x12\x17\n\x0fresumed_at_step\x18\x01 \x01(\r\x12\x0f\n\x07threads\x18\x02 \x01(\r\x12\x11\n\tdata_type\x18\x03 \x01(\t\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x17\n\x0flabelled_tokens\x18\x05 \x01(\x04\"\x1e\n\x0eTrainingPaused\x12\x0c\n\x04step\x18\x01 \x01(\r\"\x1f\n\x0fTrainingResumed\x12\x0c\n\x04step\x18\x01 \x01(\r\"\x1f\n\x0fTrainingStopped\x12\x0c\n\x04step\x18\x01 \x01(\r\"Q\n\x10TrainingFinished\x12\x14\n\x0c\x61\x64\x61pter_path\x18\x01 \x01(\t\x12\'\n\x06result\x18\x02 \x01(\x0b\x32\x17.nanofleet.v1.JobResult\"C\n\x0cWorkerFailed\x12\"\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x13.nanofleet.v1.Cause\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa8\x01\n\x10InferenceCommand\x12\'\n\x04open\x18\x01 \x01(\x0b\x32\x17.nanofleet.v1.OpenModelH\x00\x12.\n\x05start\x18\x02 \x01(\x0b\x32\x1d.nanofleet.v1.StartGenerationH\x00\x12\x30\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1e.nanofleet.v1.CancelGenerationH\x00\x42\t\n\x07\x63ommand\"G\n\tOpenModel\x12\x11\n\tbase_path\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0f\n\x07threads\x18\x03 \x01(\r\"k\n\x0fStartGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.nanofleet.v1.GenerateRequest\x12\x14\n\x0c\x61\x64\x61pter_path\x18\x03 \x01(\t\"&\n\x10\x43\x61ncelGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\"\xdf\x01\n\x0fInferenceReport\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.nanofleet.v1.ModelOpenedH\x00\x12.\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.nanofleet.v1.GenerationChunkH\x00\x12\x30\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1e.nanofleet.v1.GenerationFailedH\x00\x12\x33\n\rworker_failed\x18\x04 \x01(\x0b\x32\x1a.nanofleet.v1.WorkerFailedH\x00\x42\x08\n\x06report\"b\n\x0bModelOpened\x12\x16\n\x0e\x63ontext_length\x18\x01 \x01(\r\x12\x0e\n\x06load_s\x18\x02 \x01(\x01\x12\x17\n\x0f\x61nonymous_bytes\x18\x03 \x01(\x04\x12\x12\n\nfile_bytes\x18\x04 \x01(\x04\"W\n\x0fGenerationChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1e.nanofleet.v1.GenerateResponse\"\x9e\x01\n\x10GenerationFailed\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0b\n\x03\x66ix\x18\x05 \x01(\t\x12\r\n\x05\x66ield\x18\x06 \x01(\t\x12\x1a\n\rretry_after_s\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_retry_after_sb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/nanofleet/v1/worker.proto\x12\x0cnanofleet.v1\x1a#protos/nanofleet/v1/inference.proto\x1a\x1dprotos/nanofleet/v1/job.proto\"\x88\x02\n\x0fTrainingCommand\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.nanofleet.v1.StartTrainingH\x00\x12,\n\x05pause\x18\x02 \x01(\x0b\x32\x1b.nanofleet.v1.PauseTrainingH\x00\x12.\n\x06resume\x18\x03 \x01(\x0b\x32\x1c.nanofleet.v1.ResumeTrainingH\x00\x12*\n\x04stop\x18\x04 \x01(\x0b\x32\x1a.nanofleet.v1.StopTrainingH\x00\x12\x32\n\x08rehearse\x18\x05 \x01(\x0b\x32\x1e.nanofleet.v1.RehearseTrainingH\x00\x42\t\n\x07\x63ommand\">\n\x10RehearseTraining\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x1b.nanofleet.v1.StartTraining\"\xad\x01\n\rStartTraining\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.nanofleet.v1.TrainSpec\x12\x11\n\tbase_path\x18\x03 \x01(\t\x12\x12\n\njob_folder\x18\x05 \x01(\t\x12\x0f\n\x07threads\x18\x06 \x01(\r\x12\x10\n\x08job_name\x18\x07 \x01(\t\x12\x15\n\rdataset_paths\x18\x08 \x03(\tJ\x04\x08\x04\x10\x05\"\x0f\n\rPauseTraining\"\x10\n\x0eResumeTraining\"\x0e\n\x0cStopTraining\"\xdc\x04\n\x0eTrainingReport\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.nanofleet.v1.TrainingStartedH\x00\x12/\n\x08progress\x18\x02 \x01(\x0b\x32\x1b.nanofleet.v1.TrainProgressH\x00\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1d.nanofleet.v1.CheckpointSavedH\x00\x12.\n\x06paused\x18\x04 \x01(\x0b\x32\x1c.nanofleet.v1.TrainingPausedH\x00\x12\x30\n\x07resumed\x18\x05 \x01(\x0b\x32\x1d.nanofleet.v1.TrainingResumedH\x00\x12\x32\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1e.nanofleet.v1.TrainingFinishedH\x00\x12\x30\n\x07stopped\x18\x07 \x01(\x0b\x32\x1d.nanofleet.v1.TrainingStoppedH\x00\x12,\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x1a.nanofleet.v1.WorkerFailedH\x00\x12$\n\x03log\x18\t \x01(\x0b\x32\x15.nanofleet.v1.LogLineH\x00\x12,\n\tevaluated\x18\n \x01(\x0b\x32\x17.nanofleet.v1.EvaluatedH\x00\x12(\n\x05\x63heck\x18\x0b \x01(\x0b\x32\x17.nanofleet.v1.PlanCheckH\x00\x12\x34\n\trehearsed\x18\x0c \x01(\x0b\x32\x1f.nanofleet.v1.TrainingRehearsedH\x00\x42\x08\n\x06report\"N\n\x11TrainingRehearsed\x12#\n\x04plan\x18\x01 \x01(\x0b\x32\x15.nanofleet.v1.JobPlan\x12\x14\n\x0c\x61\x64\x61pter_path\x18\x02 \x01(\t\"x\n\x0fTrainingStarted\x12\x17\n\x0fresumed_at_step\x18\x01 \x01(\r\x12\x0f\n\x07threads\x18\x02 \x01(\r\x12\x11\n\tdata_type\x18\x03 \x01(\t\x12\x0f\n\x07samples\x18\x04 \x01(\r\x12\x17\n\x0flabelled_tokens\x18\x05 \x01(\x04\"\x1e\n\x0eTrainingPaused\x12\x0c\n\x04step\x18\x01 \x01(\r\"\x1f\n\x0fTrainingResumed\x12\x0c\n\x04step\x18\x01 \x01(\r\"\x1f\n\x0fTrainingStopped\x12\x0c\n\x04step\x18\x01 \x01(\r\"Q\n\x10TrainingFinished\x12\x14\n\x0c\x61\x64\x61pter_path\x18\x01 \x01(\t\x12\'\n\x06result\x18\x02 \x01(\x0b\x32\x17.nanofleet.v1.JobResult\"C\n\x0cWorkerFailed\x12\"\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x13.nanofleet.v1.Cause\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa8\x01\n\x10InferenceCommand\x12\'\n\x04open\x18\x01 \x01(\x0b\x32\x17.nanofleet.v1.OpenModelH\x00\x12.\n\x05start\x18\x02 \x01(\x0b\x32\x1d.nanofleet.v1.StartGenerationH\x00\x12\x30\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1e.nanofleet.v1.CancelGenerationH\x00\x42\t\n\x07\x63ommand\"G\n\tOpenModel\x12\x11\n\tbase_path\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0f\n\x07threads\x18\x03 \x01(\r\"k\n\x0fStartGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.nanofleet.v1.GenerateRequest\x12\x14\n\x0c\x61\x64\x61pter_path\x18\x03 \x01(\t\"&\n\x10\x43\x61ncelGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\"\xdf\x01\n\x0fInferenceReport\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.nanofleet.v1.ModelOpenedH\x00\x12.\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.nanofleet.v1.GenerationChunkH\x00\x12\x30\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1e.nanofleet.v1.GenerationFailedH\x00\x12\x33\n\rworker_failed\x18\x04 \x01(\x0b\x32\x1a.nanofleet.v1.WorkerFailedH\x00\x42\x08\n\x06report\"b\n\x0bModelOpened\x12\x16\n\x0e\x63ontext_length\x18\x01 \x01(\r\x12\x0e\n\x06load_s\x18\x02 \x01(\x01\x12\x17\n\x0f\x61nonymous_bytes\x18\x03 \x01(\x04\x12\x12\n\nfile_bytes\x18\x04 \x01(\x04\"W\n\x0fGenerationChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1e.nanofleet.v1.GenerateResponse\"\x9e\x01\n\x10GenerationFailed\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\x0b\n\x03\x66ix\x18\x05 \x01(\t\x12\r\n\x05\x66ield\x18\x06 \x01(\t\x12\x1a\n\rretry_after_s\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_retry_after_sb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,43 +34,47 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.nanofleet.v1.worker_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGCOMMAND']._serialized_start=119
-  _globals['_TRAININGCOMMAND']._serialized_end=331
-  _globals['_STARTTRAINING']._serialized_start=334
-  _globals['_STARTTRAINING']._serialized_end=507
-  _globals['_PAUSETRAINING']._serialized_start=509
-  _globals['_PAUSETRAINING']._serialized_end=524
-  _globals['_RESUMETRAINING']._serialized_start=526
-  _globals['_RESUMETRAINING']._serialized_end=542
-  _globals['_STOPTRAINING']._serialized_start=544
-  _globals['_STOPTRAINING']._serialized_end=558
-  _globals['_TRAININGREPORT']._serialized_start=561
-  _globals['_TRAININGREPORT']._serialized_end=1069
-  _globals['_TRAININGSTARTED']._serialized_start=1071
-  _globals['_TRAININGSTARTED']._serialized_end=1191
-  _globals['_TRAININGPAUSED']._serialized_start=1193
-  _globals['_TRAININGPAUSED']._serialized_end=1223
-  _globals['_TRAININGRESUMED']._serialized_start=1225
-  _globals['_TRAININGRESUMED']._serialized_end=1256
-  _globals['_TRAININGSTOPPED']._serialized_start=1258
-  _globals['_TRAININGSTOPPED']._serialized_end=1289
-  _globals['_TRAININGFINISHED']._serialized_start=1291
-  _globals['_TRAININGFINISHED']._serialized_end=1372
-  _globals['_WORKERFAILED']._serialized_start=1374
-  _globals['_WORKERFAILED']._serialized_end=1441
-  _globals['_INFERENCECOMMAND']._serialized_start=1444
-  _globals['_INFERENCECOMMAND']._serialized_end=1612
-  _globals['_OPENMODEL']._serialized_start=1614
-  _globals['_OPENMODEL']._serialized_end=1685
-  _globals['_STARTGENERATION']._serialized_start=1687
-  _globals['_STARTGENERATION']._serialized_end=1794
-  _globals['_CANCELGENERATION']._serialized_start=1796
-  _globals['_CANCELGENERATION']._serialized_end=1834
-  _globals['_INFERENCEREPORT']._serialized_start=1837
-  _globals['_INFERENCEREPORT']._serialized_end=2060
-  _globals['_MODELOPENED']._serialized_start=2062
-  _globals['_MODELOPENED']._serialized_end=2160
-  _globals['_GENERATIONCHUNK']._serialized_start=2162
-  _globals['_GENERATIONCHUNK']._serialized_end=2249
-  _globals['_GENERATIONFAILED']._serialized_start=2252
-  _globals['_GENERATIONFAILED']._serialized_end=2410
+  _globals['_TRAININGCOMMAND']._serialized_end=383
+  _globals['_REHEARSETRAINING']._serialized_start=385
+  _globals['_REHEARSETRAINING']._serialized_end=447
+  _globals['_STARTTRAINING']._serialized_start=450
+  _globals['_STARTTRAINING']._serialized_end=623
+  _globals['_PAUSETRAINING']._serialized_start=625
+  _globals['_PAUSETRAINING']._serialized_end=640
+  _globals['_RESUMETRAINING']._serialized_start=642
+  _globals['_RESUMETRAINING']._serialized_end=658
+  _globals['_STOPTRAINING']._serialized_start=660
+  _globals['_STOPTRAINING']._serialized_end=674
+  _globals['_TRAININGREPORT']._serialized_start=677
+  _globals['_TRAININGREPORT']._serialized_end=1281
+  _globals['_TRAININGREHEARSED']._serialized_start=1283
+  _globals['_TRAININGREHEARSED']._serialized_end=1361
+  _globals['_TRAININGSTARTED']._serialized_start=1363
+  _globals['_TRAININGSTARTED']._serialized_end=1483
+  _globals['_TRAININGPAUSED']._serialized_start=1485
+  _globals['_TRAININGPAUSED']._serialized_end=1515
+  _globals['_TRAININGRESUMED']._serialized_start=1517
+  _globals['_TRAININGRESUMED']._serialized_end=1548
+  _globals['_TRAININGSTOPPED']._serialized_start=1550
+  _globals['_TRAININGSTOPPED']._serialized_end=1581
+  _globals['_TRAININGFINISHED']._serialized_start=1583
+  _globals['_TRAININGFINISHED']._serialized_end=1664
+  _globals['_WORKERFAILED']._serialized_start=1666
+  _globals['_WORKERFAILED']._serialized_end=1733
+  _globals['_INFERENCECOMMAND']._serialized_start=1736
+  _globals['_INFERENCECOMMAND']._serialized_end=1904
+  _globals['_OPENMODEL']._serialized_start=1906
+  _globals['_OPENMODEL']._serialized_end=1977
+  _globals['_STARTGENERATION']._serialized_start=1979
+  _globals['_STARTGENERATION']._serialized_end=2086
+  _globals['_CANCELGENERATION']._serialized_start=2088
+  _globals['_CANCELGENERATION']._serialized_end=2126
+  _globals['_INFERENCEREPORT']._serialized_start=2129
+  _globals['_INFERENCEREPORT']._serialized_end=2352
+  _globals['_MODELOPENED']._serialized_start=2354
+  _globals['_MODELOPENED']._serialized_end=2452
+  _globals['_GENERATIONCHUNK']._serialized_start=2454
+  _globals['_GENERATIONCHUNK']._serialized_end=2541
+  _globals['_GENERATIONFAILED']._serialized_start=2544
+  _globals['_GENERATIONFAILED']._serialized_end=2702
 # @@protoc_insertion_point(module_scope)

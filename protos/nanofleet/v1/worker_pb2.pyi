@@ -32,6 +32,7 @@ class TrainingCommand(_message.Message):
     PAUSE_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    REHEARSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___StartTraining: ...
     @_builtins.property
@@ -42,6 +43,10 @@ class TrainingCommand(_message.Message):
     def stop(self) -> Global___StopTraining:
         """Write a checkpoint, then end: the job goes on in a later attempt."""
 
+    @_builtins.property
+    def rehearse(self) -> Global___RehearseTraining:
+        """Instead of start: tries everything out in a scratch folder, then ends."""
+
     def __init__(
         self,
         *,
@@ -49,16 +54,39 @@ class TrainingCommand(_message.Message):
         pause: Global___PauseTraining | None = ...,
         resume: Global___ResumeTraining | None = ...,
         stop: Global___StopTraining | None = ...,
+        rehearse: Global___RehearseTraining | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___TrainingCommand: _TypeAlias = TrainingCommand  # noqa: Y015
+
+@_typing.final
+class RehearseTraining(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___StartTraining:
+        """As for the job itself; its folder is a scratch folder, which the agent removes."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___StartTraining | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseTraining: _TypeAlias = RehearseTraining  # noqa: Y015
 
 @_typing.final
 class StartTraining(_message.Message):
@@ -163,6 +191,8 @@ class TrainingReport(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     EVALUATED_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    REHEARSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___TrainingStarted: ...
     @_builtins.property
@@ -183,6 +213,10 @@ class TrainingReport(_message.Message):
     def log(self) -> _job_pb2.LogLine: ...
     @_builtins.property
     def evaluated(self) -> _job_pb2.Evaluated: ...
+    @_builtins.property
+    def check(self) -> _job_pb2.PlanCheck: ...
+    @_builtins.property
+    def rehearsed(self) -> Global___TrainingRehearsed: ...
     def __init__(
         self,
         *,
@@ -196,16 +230,46 @@ class TrainingReport(_message.Message):
         failed: Global___WorkerFailed | None = ...,
         log: _job_pb2.LogLine | None = ...,
         evaluated: _job_pb2.Evaluated | None = ...,
+        check: _job_pb2.PlanCheck | None = ...,
+        rehearsed: Global___TrainingRehearsed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___TrainingReport: _TypeAlias = TrainingReport  # noqa: Y015
+
+@_typing.final
+class TrainingRehearsed(_message.Message):
+    """The last report of a rehearsal that passed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    adapter_path: _builtins.str
+    """The trial adapter, as the engine's own file."""
+    @_builtins.property
+    def plan(self) -> _job_pb2.JobPlan:
+        """Without what only the agent knows: the board's memory and its energy."""
+
+    def __init__(
+        self,
+        *,
+        plan: _job_pb2.JobPlan | None = ...,
+        adapter_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingRehearsed: _TypeAlias = TrainingRehearsed  # noqa: Y015
 
 @_typing.final
 class TrainingStarted(_message.Message):

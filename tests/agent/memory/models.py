@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from agent.memory.forecast import Forecast, training_forecast
+from agent.memory.plan import choose
 from artifacts.base_model import BaseModel, TensorInfo
 from artifacts.digest import Digest
 from protos.nanofleet.v1.job_pb2 import LoraSpec, TrainSpec
@@ -48,3 +50,8 @@ def recipe(
         sequence_length=tokens,
         stored_layers=stored,
     )
+
+
+def forecast_of(base: BaseModel, spec: TrainSpec, element_bytes: int = 4) -> Forecast:
+    """With the plan that the recipe asks for."""
+    return training_forecast(base, spec, choose(base, spec), element_bytes)

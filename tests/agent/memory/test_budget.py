@@ -1,17 +1,12 @@
 import pytest
 
-from agent.memory.admission import (
-    SHORTEST_CONTEXT,
-    SHORTEST_SEQUENCE,
-    admit_inference,
-    admit_training,
-    smaller_recipes,
-)
+from agent.memory.admission import SHORTEST_CONTEXT, admit_inference, admit_training
 from agent.memory.budget import SMALLEST_RESERVE_BYTES, Budget, Claim
-from agent.memory.forecast import MB, Forecast, Part, training_forecast
+from agent.memory.forecast import MB, Forecast, Part
+from agent.memory.reductions import SHORTEST_SEQUENCE, smaller_recipes
 from jetson.memory import MemoryReading
 from protos.errors import OutOfMemory
-from tests.agent.memory.models import ALL, DIGEST, gemma_3_1b, recipe
+from tests.agent.memory.models import ALL, DIGEST, forecast_of, gemma_3_1b, recipe
 
 OTHER_DIGEST = "sha256:" + "c" * 64
 
@@ -78,12 +73,12 @@ def test_1b_on_a_small_board_is_offered_what_fits() -> None:
     assert refused.value.fix == "This fits: stored_layers: 0, sequence_length: 256."
     fitting = recipe(tokens=256, targets=ALL)
     granted = admit_training(small, gemma_3_1b(), fitting, owner="the job")
-    assert granted.forecast.peak_bytes == training_forecast(gemma_3_1b(), fitting).peak_bytes
+    assert granted.forecast.peak_bytes == forecast_of(gemma_3_1b(), fitting).peak_bytes
     assert granted.base_digest == DIGEST
 
 
 def test_keeps_as_many_stored_layers_as_fit() -> None:
-    with pytest.raises(OutOfMemory, match="This fits: stored_layers: 6"):
+    with pytest.raises(OutOfMemory, match="This fits: stored_layers: 13"):
         admit_training(board(2700), gemma_3_1b(), recipe(stored=26), owner="the job")
 
 
@@ -113,7 +108,7 @@ def test_smaller_recipes_get_smaller_and_change_nothing_else() -> None:
     asked.weight_decay = 0.5
     before = asked.SerializeToString()
     smaller = list(smaller_recipes(asked))
-    peaks = [training_forecast(gemma_3_1b(), one).peak_bytes for one in (asked, *smaller)]
+    peaks = [forecast_of(gemma_3_1b(), one).peak_bytes for one in (asked, *smaller)]
     assert peaks == sorted(peaks, reverse=True)
     assert len(set(peaks)) == len(peaks)
     last = smaller[-1]

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from agent.inference import adapters, context
-from agent.memory import forecast
-from agent.memory.forecast import MB, Forecast, inference_forecast, training_forecast
+from agent.memory import forecast, settings
+from agent.memory.forecast import MB, Forecast, inference_forecast
 from agent.training import loss
 from artifacts import base_model, dataset
 from jetson.memory import read_process
 from protos.errors import InvalidRequest
 from protos.nanofleet.v1.inference_pb2 import GenerateRequest
-from protos.nanofleet.v1.job_pb2 import TrainSpec
 from tests.agent.inference.test_worker import spawned
-from tests.agent.memory.models import ALL, gemma_3_1b, recipe
+from tests.agent.memory.models import ALL, forecast_of, gemma_3_1b, recipe
 from tests.agent.training import driver
 
 
@@ -24,31 +23,12 @@ def part(of: Forecast, name: str) -> int:
     return next(part.size_bytes for part in of.anonymous if part.name == name)
 
 
-# Peaks in MB of fresh processes on Gemma 3 1B's shape, rank 8 on the attention, 256 tokens.
-@pytest.mark.parametrize(
-    ("element_bytes", "anonymous_mb", "peak_mb"), [(4, 518, 1581), (2, 468, 1587)]
-)
-def test_training_at_1b_is_what_was_measured(
-    element_bytes: int, anonymous_mb: int, peak_mb: int
-) -> None:
-    expected = training_forecast(gemma_3_1b(), recipe(), element_bytes)
-    assert expected.anonymous_bytes == pytest.approx(anonymous_mb * MB, rel=0.05)
-    assert expected.peak_bytes == pytest.approx(peak_mb * MB, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("more", "measured_mb"),
-    [
-        # From 388 to 479 MB.
-        (recipe(targets=ALL), 91),
-        # 14 MB a layer in 16 bit; float32 is forecast.
-        (recipe(stored=8), 8 * 14 * 2),
-    ],
-)
-def test_what_a_setting_costs_at_1b(more: TrainSpec, measured_mb: int) -> None:
-    base = gemma_3_1b()
-    plain, dearer = (training_forecast(base, one).peak_bytes for one in (recipe(), more))
-    assert dearer - plain == pytest.approx(measured_mb * MB, rel=0.15)
+# A fresh process on Gemma 3 1B's shape: rank 8 on the attention, 256 packed tokens, bfloat16, two
+# threads.
+def test_training_at_1b_is_what_was_measured() -> None:
+    expected = forecast_of(gemma_3_1b(), recipe(), 2)
+    assert expected.anonymous_bytes == pytest.approx(373 * MB, rel=0.05)
+    assert expected.peak_bytes == pytest.approx(1547 * MB, rel=0.05)
 
 
 def test_parts_of_a_server_at_1b_are_what_was_measured() -> None:
@@ -67,17 +47,17 @@ def test_server_without_adapters_at_512_stays_near_its_94_mb() -> None:
 
 
 def test_constants_are_those_of_the_workers() -> None:
-    assert forecast.TRAINER_HEAD_ROWS == loss.CHUNK_ROWS
+    assert settings.HEAD_ROWS == loss.CHUNK_ROWS
     assert forecast.SERVER_BATCH_TOKENS == context.BATCH_TOKENS
     assert forecast.SERVER_ADAPTERS == adapters.KEPT
 
 
 def test_longer_wider_and_more_stored_need_more() -> None:
     base = gemma_3_1b()
-    plain = training_forecast(base, recipe()).anonymous_bytes
+    plain = forecast_of(base, recipe()).anonymous_bytes
     for more in (recipe(tokens=512), recipe(rank=16), recipe(targets=ALL), recipe(stored=1)):
-        assert training_forecast(base, more).anonymous_bytes > plain
-    assert training_forecast(base, recipe(stored=26)) == training_forecast(base, recipe(stored=99))
+        assert forecast_of(base, more).anonymous_bytes > plain
+    assert forecast_of(base, recipe(stored=26)) == forecast_of(base, recipe(stored=99))
     contexts = [inference_forecast(base, length).peak_bytes for length in (256, 2048, 8192)]
     assert contexts == sorted(contexts)
 
@@ -87,7 +67,7 @@ def test_model_of_another_kind_is_refused_by_name(name: str) -> None:
     known = gemma_3_1b()
     without = {key: value for key, value in known.tensors.items() if key != name}
     with pytest.raises(InvalidRequest, match=name):
-        training_forecast(replace(known, tensors=without), recipe())
+        forecast_of(replace(known, tensors=without), recipe())
 
 
 def test_training_worker_stays_within_its_forecast(tiny_base: Path, tmp_path: Path) -> None:
@@ -101,7 +81,7 @@ def test_training_worker_stays_within_its_forecast(tiny_base: Path, tmp_path: Pa
     spec = driver.recipe(steps=3)
     with driver.Worker(tiny_base, tmp_path / "persona.zst", folder, spec) as worker:
         finished = worker.finish()[-1].finished
-    expected = training_forecast(base_model.read(tiny_base), spec)
+    expected = forecast_of(base_model.read(tiny_base), spec)
     used = finished.result
     assert 0.5 * expected.anonymous_bytes < used.peak_anonymous_bytes <= expected.anonymous_bytes
     assert 0.5 * expected.peak_bytes < used.peak_rss_bytes <= expected.peak_bytes

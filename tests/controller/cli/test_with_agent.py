@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,6 +217,62 @@ def test_top_prints_a_frame_and_streams(lab: Lab) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert process.returncode == 130
+
+
+PLAN_CHECKS = ["data", "memory", "training", "checkpoint", "adapter", "generation"]
+
+
+def test_a_plan_tells_what_the_job_then_takes(lab: Lab) -> None:
+    recipe = {"steps": 40, "evaluation": {"held_out": 0.25, "every": 20}}
+    before = lab.json("job", "list")["jobs"]
+    plan = lab.json("job", "plan", lab.job_file("planned", **recipe))["plan"]
+    assert [check["name"] for check in plan["checks"]] == PLAN_CHECKS
+    assert sum(part["size_bytes"] for part in plan["memory"]) == plan["peak_bytes"]
+    assert 0 < plan["measured_peak_bytes"] <= plan["peak_bytes"] <= plan["usable_bytes"]
+    stage = plan["stages"][0]
+    assert (stage["samples"], stage["held_out_samples"], stage["steps"]) == (9, 3, 40)
+    assert stage["epochs"] == pytest.approx(80 / 9)
+    assert stage["duration_s"] == plan["duration_s"] > 0
+    assert lab.json("job", "list")["jobs"] == before
+    assert not (lab.folder / "agent" / "rehearsal").exists()
+
+
+def test_a_plan_is_shown_as_its_checks_pass(lab: Lab) -> None:
+    result = lab.run("job", "plan", lab.job_file("planned"))
+    assert result.exit_code == 0, result.output
+    said = [line.split(":")[0] for line in result.stderr.splitlines()]
+    assert [name for name in said if name in PLAN_CHECKS] == PLAN_CHECKS
+    assert re.search(r"verdict +it fits", result.stdout)
+
+
+def test_a_plan_that_does_not_fit_names_settings_that_do(lab: Lab) -> None:
+    refused = lab.run("job", "plan", lab.job_file("tight", memory_budget="100 MB"))
+    assert refused.exit_code == 5, refused.output
+    named = re.search(r"This fits: memory_budget: (\d+) MB", " ".join(refused.stderr.split()))
+    assert named, refused.stderr
+    fitting = lab.job_file("fitting", memory_budget=f"{named[1]} MB")
+    plan = lab.json("job", "plan", fitting)["plan"]
+    assert plan["peak_bytes"] <= int(named[1]) * 1_000_000
+
+
+def test_a_plan_finds_what_the_data_lacks(lab: Lab) -> None:
+    long = {"prompt": "Who are you?", "completion": "I am Pico. " * 400}
+    (lab.folder / "long.jsonl").write_text(json.dumps(long) + "\n")
+    result = lab.run("job", "plan", lab.job_file("long", dataset="long.jsonl"))
+    assert result.exit_code == 2, result.output
+    assert "long.jsonl:1" in result.stderr
+
+
+def test_a_plan_waits_for_no_job_and_disturbs_none(lab: Lab) -> None:
+    job_id = lab.run("job", "submit", lab.job_file("running", steps=100_000)).stdout.strip()
+    with lab.start("job", "watch", job_id, "-o", "jsonl") as watching:
+        assert watching.stdout is not None
+        next(line for line in watching.stdout if '"progress"' in line)
+        result = lab.run("job", "plan", lab.job_file("planned"))
+        assert result.exit_code == 5, result.output
+        assert "A job trains on this device" in " ".join(result.stderr.split())
+        assert lab.run("job", "cancel", job_id).exit_code == 0
+        watching.wait(60)
 
 
 def test_a_job_that_cannot_use_its_data_ends_with_1(lab: Lab) -> None:

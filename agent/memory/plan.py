@@ -1,0 +1,98 @@
+"""Which of the settings that trade memory for speed a training runs with.
+
+They change no number beyond rounding, so they are the worker's to choose: decoder layers whose
+activations are stored (each saves the recomputation of its two widest products), rows
+of the output head at once, and packing. With a memory budget the fastest plan whose forecast stays
+within it is taken, in this order:
+
+    1  as many stored layers as fit, samples packed as asked, the usual rows of the head
+    2  fewer rows of the head, which costs some speed in each micro-step
+    3  samples one by one, where the longest is shorter than what they would be packed into
+
+Without a budget the recipe says it all. Pure arithmetic: the agent admits a job by the very plan
+that its worker will make, as long as both know the same (``longest`` is known once there are
+tokens, and can only make a plan faster).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.memory.forecast import training_forecast
+from agent.memory.reductions import named_changes, smaller_recipes
+from agent.memory.settings import HEAD_ROWS, Plan
+from artifacts.base_model import BaseModel
+from protos.errors import OutOfMemory
+from protos.nanofleet.v1.job_pb2 import TrainSpec
+
+__all__ = ["Facts", "Plan", "choose"]
+
+SMALLEST_HEAD_ROWS = 512
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What only the worker knows; the defaults are the worst case."""
+
+    # Of the frozen products: 2 for bfloat16, 4 for float32.
+    element_bytes: int = _FLOAT32
+    # Tokens of the longest sample; 0: not known, it may be as long as the recipe allows.
+    longest: int = 0
+
+
+def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
+    """The fastest plan within the recipe's memory budget.
+
+    Raises OutOfMemory, with the nearest settings that fit, when none is.
+    """
+    plan = _fitting(base, spec, facts)
+    if plan is None:
+        raise _refusal(base, spec, facts)
+    return plan
+
+
+def peak_bytes(base: BaseModel, spec: TrainSpec, plan: Plan, facts: Facts) -> int:
+    return training_forecast(base, spec, plan, facts.element_bytes, facts.longest).peak_bytes
+
+
+def _fitting(base: BaseModel, spec: TrainSpec, facts: Facts) -> Plan | None:
+    if not spec.memory_budget_bytes:
+        return Plan(min(spec.stored_layers, base.block_count), HEAD_ROWS, spec.packing)
+    for plan in _fastest_first(base.block_count, spec, facts):
+        if peak_bytes(base, spec, plan, facts) <= spec.memory_budget_bytes:
+            return plan
+    return None
+
+
+def _fastest_first(layers: int, spec: TrainSpec, facts: Facts) -> Iterator[Plan]:
+    packings = [spec.packing]
+    if spec.packing and 0 < facts.longest < spec.sequence_length:
+        packings.append(False)
+    for packing in packings:
+        for stored in range(layers, -1, -1):
+            yield Plan(stored, HEAD_ROWS, packing)
+        rows = HEAD_ROWS // 2
+        while rows >= SMALLEST_HEAD_ROWS:
+            yield Plan(0, rows, packing)
+            rows //= 2
+
+
+def _refusal(base: BaseModel, spec: TrainSpec, facts: Facts) -> OutOfMemory:
+    least = list(_fastest_first(base.block_count, spec, facts))[-1]
+    needed_bytes = peak_bytes(base, spec, least, facts)
+    # Rounded up: the number is typed into the job file.
+    enough = f"memory_budget: {-(-needed_bytes // 10_000_000) * 10} MB"
+    smaller = next((one for one in smaller_recipes(spec) if _fitting(base, one, facts)), None)
+    fix = f"This fits: {enough}"
+    if smaller is not None:
+        fix += f"; or, within the budget, {named_changes(spec, smaller)}"
+    return OutOfMemory(
+        f"The recipe does not fit its memory budget of {_mb(spec.memory_budget_bytes)}.",
+        why=f"With no stored layer and {least.chunk_rows} rows of the head at a time it still "
+        f"needs {_mb(needed_bytes)}.",
+        fix=f"{fix}.",
+    )
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{round(size_bytes / 1_000_000):,} MB"
