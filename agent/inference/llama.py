@@ -36,6 +36,7 @@ from agent.inference.prefix import PrefixCache
 from agent.inference.sampler import Sampler
 from agent.inference.turn import Turn
 from agent.tokens.vocabulary import ModelHandle, Vocabulary
+from artifacts import base_model
 from protos.errors import InvalidRequest, OutOfMemory
 
 # Prefixes kept at the same time, for clients or adapters that take turns.
@@ -162,6 +163,7 @@ class LlamaEngine(Engine):
 
 
 def _load(base: Path) -> ModelHandle:
+    _refuse_qint8(base)
     params = llama_cpp.llama_model_default_params()
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
     # What a build for the GPU would gain on these boards is not measured yet.
@@ -179,6 +181,20 @@ def _load(base: Path) -> ModelHandle:
         why=why,
         fix="Check that it is a complete GGUF file of a supported architecture; import it again.",
     )
+
+
+def _refuse_qint8(base: Path) -> None:
+    try:
+        file_type = base_model.read(base).file_type
+    except InvalidRequest:
+        return  # llama.cpp explains what it cannot read.
+    if file_type == "QINT8":
+        raise InvalidRequest(
+            f"{base.name} cannot be served.",
+            why="Its weights are qint8, which is for training: llama.cpp has no such type.",
+            fix="Import the folder that it was made of as q8_0 too, and serve that.",
+            reason="UNSUPPORTED_FEATURE",
+        )
 
 
 def _chat_template(model: ModelHandle) -> str:

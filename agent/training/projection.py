@@ -25,10 +25,13 @@ class Projection:
     def forward(self, x: Tensor, out: Tensor, seed: int | None) -> None:
         """x (tokens, columns) to ``out`` (tokens, rows); both have the products' data type."""
         if self._half:
-            pairs = (x @ self.weight.dense().t()).view(len(x), -1, self._half, 2)
+            product = x @ self.weight.dense().t()
+            self.weight.scale(product, product)
+            pairs = product.view(len(x), -1, self._half, 2)
             out.view(len(x), -1, 2, self._half).copy_(pairs.transpose(2, 3))
         else:
             torch.mm(x, self.weight.dense().t(), out=out)
+            self.weight.scale(out, out)
         if self._bias is not None:
             out.add_(self._bias)
         if self.lora is not None:
@@ -41,6 +44,11 @@ class Projection:
         if self._half:
             halves = gradient.view(len(gradient), -1, 2, self._half)
             ordered = halves.transpose(2, 3).reshape(gradient.shape)
+        if self.weight.row_scale is not None:
+            # LoRA needs the gradient as it came.
+            scaled = torch.empty_like(gradient) if ordered is gradient else ordered
+            self.weight.scale(ordered, scaled)
+            ordered = scaled
         torch.mm(ordered, self.weight.dense(), out=out)
         if self.lora is not None:
             self.lora.backward(x, gradient, out, seed)
