@@ -75,6 +75,11 @@ class BaseModel:
         return "QINT8" if most == "I8" else most
 
     @property
+    def is_for_training_only(self) -> bool:
+        """qint8: llama.cpp has no such type and could not serve it."""
+        return self.file_type == "QINT8"
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja template that turns messages into a prompt."""
         template = self.metadata.get("tokenizer.chat_template")

@@ -185,14 +185,15 @@ def _load(base: Path) -> ModelHandle:
 
 def _refuse_qint8(base: Path) -> None:
     try:
-        file_type = base_model.read(base).file_type
+        refused = base_model.read(base).is_for_training_only
     except InvalidRequest:
         return  # llama.cpp explains what it cannot read.
-    if file_type == "QINT8":
+    if refused:
         raise InvalidRequest(
             f"{base.name} cannot be served.",
             why="Its weights are qint8, which is for training: llama.cpp has no such type.",
-            fix="Import the folder that it was made of as q8_0 too, and serve that.",
+            fix="Import the folder that it was made of as q8_0 too, and serve that. For what was "
+            "trained on this one: `nanofleet adapter merge` and `nanofleet model import`.",
             reason="UNSUPPORTED_FEATURE",
         )
 
