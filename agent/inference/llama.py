@@ -36,7 +36,6 @@ from agent.inference.prefix import PrefixCache
 from agent.inference.sampler import Sampler
 from agent.inference.turn import Turn
 from agent.tokens.vocabulary import ModelHandle, Vocabulary
-from artifacts import base_model
 from protos.errors import InvalidRequest, OutOfMemory
 
 # Prefixes kept at the same time, for clients or adapters that take turns.
@@ -163,7 +162,6 @@ class LlamaEngine(Engine):
 
 
 def _load(base: Path) -> ModelHandle:
-    _refuse_qint8(base)
     params = llama_cpp.llama_model_default_params()
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
     # What a build for the GPU would gain on these boards is not measured yet.
@@ -181,21 +179,6 @@ def _load(base: Path) -> ModelHandle:
         why=why,
         fix="Check that it is a complete GGUF file of a supported architecture; import it again.",
     )
-
-
-def _refuse_qint8(base: Path) -> None:
-    try:
-        refused = base_model.read(base).is_for_training_only
-    except InvalidRequest:
-        return  # llama.cpp explains what it cannot read.
-    if refused:
-        raise InvalidRequest(
-            f"{base.name} cannot be served.",
-            why="Its weights are qint8, which is for training: llama.cpp has no such type.",
-            fix="Import the folder that it was made of as q8_0 too, and serve that. For what was "
-            "trained on this one: `nanofleet adapter merge` and `nanofleet model import`.",
-            reason="UNSUPPORTED_FEATURE",
-        )
 
 
 def _chat_template(model: ModelHandle) -> str:

@@ -9,8 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agent.inference.engine import EngineOptions
-from agent.inference.llama import LlamaEngine
 from agent.memory.shape import shape_of
 from artifacts import base_model, convert
 from artifacts.convert import FileType, convert_model
@@ -67,17 +65,14 @@ def test_is_what_quanto_makes_of_a_linear(dtype: torch.dtype, tmp_path: Path) ->
     assert stored["blk.0.attn_norm.weight"].dtype == np.float32
 
 
-def test_the_file_is_forecast_and_not_served(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_header_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("optimum.quanto")
     path = tmp_path / "base.gguf"
     assert convert_model(checkpoint, path, FileType.QINT8).size_bytes == path.stat().st_size
     base = base_model.read(path)
     assert base.file_type == "QINT8"
     assert shape_of(base).weights_bytes == path.stat().st_size
-    with pytest.raises(InvalidRequest) as caught:
-        LlamaEngine.open(path, EngineOptions(context_length=64))
-    assert "llama.cpp has no such type" in caught.value.why
-    assert "as q8_0" in caught.value.fix
+    assert base.is_for_training_only
 
 
 def test_without_quanto_it_says_what_to_install(
