@@ -26,29 +26,26 @@ class Projection:
         """x (tokens, columns) to ``out`` (tokens, rows); both have the products' data type."""
         if self._half:
             product = x @ self.weight.dense().t()
-            self.weight.scale(product, product)
+            self.weight.scale(product)
             pairs = product.view(len(x), -1, self._half, 2)
             out.view(len(x), -1, 2, self._half).copy_(pairs.transpose(2, 3))
         else:
             torch.mm(x, self.weight.dense().t(), out=out)
-            self.weight.scale(out, out)
+            self.weight.scale(out)
         if self._bias is not None:
             out.add_(self._bias)
         if self.lora is not None:
             self.lora.add(x, out, seed)
 
     def backward(self, x: Tensor, gradient: Tensor, out: Tensor, seed: int | None) -> None:
-        """From the gradient (tokens, rows) that of x to ``out`` (tokens, columns), and LoRA's.
-        ``x`` and ``seed`` are those of ``forward``."""
-        ordered = gradient
-        if self._half:
-            halves = gradient.view(len(gradient), -1, 2, self._half)
-            ordered = halves.transpose(2, 3).reshape(gradient.shape)
-        if self.weight.row_scale is not None:
-            # LoRA needs the gradient as it came.
-            scaled = torch.empty_like(gradient) if ordered is gradient else ordered
-            self.weight.scale(ordered, scaled)
-            ordered = scaled
-        torch.mm(ordered, self.weight.dense(), out=out)
+        """From the gradient (tokens, rows), which is used up, that of x to ``out`` (tokens,
+        columns), and LoRA's. ``x`` and ``seed`` are those of ``forward``."""
+        out.zero_()
+        # First, because it needs the gradient as it came, and a copy would be as wide as a layer.
         if self.lora is not None:
             self.lora.backward(x, gradient, out, seed)
+        if self._half:
+            halves = gradient.view(len(gradient), -1, 2, self._half)
+            gradient = halves.transpose(2, 3).reshape(gradient.shape)
+        self.weight.scale(gradient)
+        out.addmm_(gradient, self.weight.dense())

@@ -87,22 +87,18 @@ class Weight(ABC):
     def gather(self, indices: Tensor) -> Tensor:
         """The rows of these numbers with their scales, float32, in memory of their own."""
 
-    def scale(self, product: Tensor, out: Tensor) -> None:
-        """``product`` (tokens, rows) times ``row_scale`` to ``out``, which may be the same tensor.
-        Both have the data type of the products; the arithmetic is float32."""
+    def scale(self, product: Tensor) -> None:
+        """Multiplies (tokens, rows) by ``row_scale``, in place; the arithmetic is float32."""
         if self.row_scale is None:
-            if out is not product:
-                out.copy_(product)
             return
-        if out.dtype == torch.float32:
-            torch.mul(product, self.row_scale, out=out)
+        if product.dtype == torch.float32:
+            product.mul_(self.row_scale)
             return
         # A product of both types would make a float32 copy of all.
         step = max(1, _SLAB // self.rows)
         for start in range(0, len(product), step):
-            stop = min(start + step, len(product))
-            exact = self._scratch.slab(stop - start, self.rows).copy_(product[start:stop])
-            out[start:stop].copy_(exact.mul_(self.row_scale))
+            part = product[start : start + step]
+            part.copy_(self._scratch.slab(*part.shape).copy_(part).mul_(self.row_scale))
 
 
 class BlockWeight(Weight):
