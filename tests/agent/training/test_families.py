@@ -185,6 +185,11 @@ def test_a_tensor_of_no_use_is_named(base: BaseModel) -> None:
     assert "blk.0.attn_q.bias" in refusal(dataclasses.replace(base, tensors=tensors))
 
 
+def test_scales_beside_a_matrix_that_has_its_own_are_named(base: BaseModel) -> None:
+    tensors = {**base.tensors, "blk.0.attn_q.scale": base.tensors["blk.0.attn_norm.weight"]}
+    assert "It has blk.0.attn_q.scale" in refusal(dataclasses.replace(base, tensors=tensors))
+
+
 def test_a_mixed_file_names_tensor_and_type(base: BaseModel) -> None:
     embedding = dataclasses.replace(base.tensors[configuration.EMBEDDING], type="Q6_K")
     tensors = {**base.tensors, configuration.EMBEDDING: embedding}
