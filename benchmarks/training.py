@@ -157,11 +157,16 @@ class Bench:
         return max(found) if found else None
 
     def why(self, *labels: str) -> str:
-        return "; ".join(self.failed[label] for label in labels if label in self.failed)
+        """What is wrong with runs; nothing when they are fine."""
+        found = [self.failed[label] for label in labels if label in self.failed]
+        for label in labels:
+            if self.least(label, "cpu_s") == 0:
+                found.append(f"{label}: a step took less than the clock's hundredth of a second")
+        return "; ".join(found)
 
     def _values(self, label: str, key: str) -> Iterable[float]:
         for run in self.runs.get(label, ()):
-            value = run[key]
+            value = run.get(key, [])
             for one in value if isinstance(value, list) else [value]:
                 assert isinstance(one, (int, float))
                 yield float(one)

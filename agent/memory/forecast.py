@@ -20,15 +20,15 @@ from protos.nanofleet.v1.job_pb2 import TrainSpec
 
 MB = 1_000_000
 
-# torch imported and a tiny model trained on one thread: 304 MB resident, of which 202 MB anonymous,
-# and 6 MB of these the tiny model's own.
-TRAINER_ANONYMOUS_BYTES = 195 * MB
+# torch imported and a tiny model trained on one thread: 265 MB resident, 163 MB of it anonymous.
+TRAINER_ANONYMOUS_BYTES = 152 * MB
 TRAINER_LIBRARIES_BYTES = 104 * MB
-# Packed copies in the matrix library, thread stacks, heap that is free and not returned: what a run
-# of the 1B shape in bfloat16 on two threads (373 MB) had above the sum of the other parts.
+# Packed copies in the matrix library, thread stacks, heap that is free and not returned: what runs
+# of the 1B shape in bfloat16 (338 MB with rank 8 on attention, 449 MB on all projections) had above
+# the sum of the other parts.
 TRAINER_WORKSPACE_BYTES = 25 * MB
-# Weight, gradient and AdamW's two moments, in float32.
-LORA_BYTES_PER_PARAMETER = 16
+# Weight, gradient and AdamW's two moments, in float32, and the copy that is being written.
+LORA_BYTES_PER_PARAMETER = 20
 
 # llama_cpp imported and a tiny model opened: 30 MB anonymous and 24 MB of libraries; the rest is
 # for the threads and arenas of larger machines.
@@ -97,7 +97,7 @@ def training_forecast(
                    4 * tokens * hidden in float32
     attention      heads' scores and their gradients: 2 * tokens² for each 256 of query width
     head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
-    LoRA           16 bytes a parameter
+    LoRA           20 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
 
     A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as

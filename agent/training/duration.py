@@ -11,8 +11,8 @@ because the base has no gradients, and computes gate and up again in each layer 
 Early stopping is not foreseen: with it, the job takes this long at most.
 """
 
-import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.memory.plan import Plan
@@ -38,48 +38,38 @@ class StageData:
         return self.totals.tokens / self.totals.samples
 
 
+# Steps of a stage that read the weights into memory and warm up.
+_WARM_UP = 2
+
+
 @dataclass(slots=True)
 class StepTimes:
-    """Takes the session's reports in as they come. A stage's first step is not timed: it reads the
-    weights into memory, and the stage before it ends within it."""
+    """Takes the session's reports in as they come. A stage's first steps count only where it has no
+    others. Of the rest the median counts, which a hiccup of the board does not move."""
 
-    clock: Callable[[], float]
     threads: int = 0
     data_type: str = ""
     last: job_pb2.TrainProgress = field(default_factory=job_pb2.TrainProgress)
-    _at_s: float = math.nan
-    _seconds: dict[int, float] = field(default_factory=dict)
-    _tokens: dict[int, float] = field(default_factory=dict)
+    # Seconds for a real token in each step, by stage.
+    _paces: dict[int, list[float]] = field(default_factory=dict)
 
     def started(self, started: worker_pb2.TrainingStarted) -> None:
         self.threads, self.data_type = started.threads, started.data_type
 
     def note(self, progress: job_pb2.TrainProgress) -> None:
-        now_s, stage = self.clock(), progress.stage
-        if progress.stage == self.last.stage:
-            took_s = now_s - self._at_s
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + took_s
-            tokens = progress.tokens_per_s * took_s
-            self._tokens[stage] = self._tokens.get(stage, 0.0) + tokens
-        elif progress.tokens_per_s > 0:
-            # Until there is a better one: a stage of one step has no other.
-            self._seconds.setdefault(-stage, 1 / progress.tokens_per_s)
-        self._at_s = now_s
+        if progress.tokens_per_s > 0:
+            self._paces.setdefault(progress.stage, []).append(1 / progress.tokens_per_s)
         self.last.CopyFrom(progress)
 
     def seconds_per_token(self, stage: int) -> float:
         """``stage`` counts from 1."""
-        tokens = self._tokens.get(stage, 0.0)
-        if tokens > 0:
-            return self._seconds[stage] / tokens
-        return self._seconds.get(-stage, 0.0)
+        paces = self._paces.get(stage, [])
+        return statistics.median(paces[_WARM_UP:] or paces or [0.0])
 
     def tokens_per_s(self) -> float:
         """Over all stages."""
-        tokens = sum(self._tokens.values())
-        if not tokens:
-            return self.last.tokens_per_s
-        return tokens / sum(self._seconds[stage] for stage in self._tokens)
+        warm = [pace for paces in self._paces.values() for pace in paces[_WARM_UP:]]
+        return 1 / statistics.median(warm) if warm else self.last.tokens_per_s
 
 
 def stage_plans(

@@ -2,7 +2,7 @@
 
     data          each stage's dataset, tokenised with the base model's own tokenizer
     memory        the plan and its forecast; as much memory really taken and written to
-    training      a few optimizer steps of each stage, timed: the true session, cut short
+    training      ten optimizer steps, of each stage some, timed: the true session, cut short
     checkpoint    what was saved, read back: bitwise what the session exported
     adapter       the export: PEFT's files, and the same weights for llama.cpp
 
@@ -29,8 +29,9 @@ from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 from protos.recipe import held_out_samples, total_steps
 
-# Samples that are timed in each stage, at least; its first step is not timed: it warms up.
-TIMED_SAMPLES = 10
+# Optimizer steps, of all stages together.
+STEPS = 10
+_FEWEST_STEPS = 4
 _PAGE_BYTES = 4096
 _TRIAL = "trial"
 
@@ -65,7 +66,7 @@ class Rehearsal:
         said = f"{_said_of(plan, forecast)}; {taken_bytes / 1e6:,.0f} MB were taken and given back"
         self._passed("memory", said, began_s)
         began_s = self.clock()
-        times = StepTimes(self.clock)
+        times = StepTimes()
         trial = shortened(self.start)
         train(trial, self._noting(times))
         said = f"{total_steps(trial.spec)} steps, {times.tokens_per_s():,.0f} tokens/s"
@@ -151,13 +152,13 @@ class Rehearsal:
 
 
 def shortened(start: worker_pb2.StartTraining) -> worker_pb2.StartTraining:
-    """The same job with so many steps that each stage has its timed samples."""
+    """The same job with ten steps, or at least four for each stage."""
     trial = worker_pb2.StartTraining()
     trial.CopyFrom(start)
     trial.spec.ClearField("evaluation")
-    steps = 1 + -(-TIMED_SAMPLES // trial.spec.accumulation)
+    steps = max(_FEWEST_STEPS, -(-STEPS // len(trial.spec.stages)))
     for stage in trial.spec.stages:
-        stage.steps = min(stage.steps, max(2, steps))
+        stage.steps = min(stage.steps, steps)
     return trial
 
 

@@ -25,12 +25,6 @@ def check(spec: job_pb2.TrainSpec, base: BaseModel) -> None:
     if not _SHORTEST_SEQUENCE <= spec.sequence_length <= base.context_length:
         allowed = f"from {_SHORTEST_SEQUENCE} to the base model's {base.context_length}"
         raise _wrong("sequence_length", spec.sequence_length, allowed)
-    if spec.memory_budget_bytes:
-        # Better than to run into the budget unawares: nothing here chooses by it yet.
-        raise bad_spec(
-            "The recipe has a memory_budget, which this worker cannot keep to yet. Set "
-            "stored_layers instead."
-        )
     for name in ("gradient_clip", "weight_decay"):
         if not 0 <= getattr(spec, name) < math.inf:
             raise _wrong(name, getattr(spec, name), "0 or more, and finite")

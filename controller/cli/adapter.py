@@ -1,6 +1,5 @@
 """``nanofleet adapter``: what to do with a trained adapter outside of the fleet."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +28,8 @@ def merge(
 
     Example: nanofleet adapter merge ./persona --base ./gemma-3-1b-it --out ./gemma-persona
     """
+    import asyncio
+
     from controller.merging import merge_adapter
 
     with transfers.import_shown(form) as on_progress:

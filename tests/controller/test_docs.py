@@ -16,11 +16,15 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_job_file_loads(tmp_path: Path) -> None:
-    (text,) = blocks("yaml")
+    text, stages = blocks("yaml")
     (tmp_path / "finetune.yaml").write_text(text)
     job = load_job_file(tmp_path / "finetune.yaml")
     written = set(re.findall(r"^  (\w+):", text, re.MULTILINE))
-    assert written == set(type(job.train).model_fields) - {"steps", "threads"}
+    written |= set(re.findall(r"^  (\w+):", stages, re.MULTILINE))
+    # Left out: what excludes another key, or is for experts.
+    assert written == set(type(job.train).model_fields) - {"steps", "threads", "memory_budget"}
+    (tmp_path / "stages.yaml").write_text(f"name: stages\n{stages}")
+    assert len(load_job_file(tmp_path / "stages.yaml").train.stages) == 2
 
 
 @pytest.mark.parametrize("code", blocks("python"))

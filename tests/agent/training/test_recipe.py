@@ -20,7 +20,6 @@ from tests.agent.training.driver import recipe
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"warmup_fraction": 1.5}, "warmup_fraction is 1.5; it must be from 0 to 1"),
-        ({"memory_budget_bytes": 10**9}, "memory_budget, which this worker cannot keep to yet"),
         ({"gradient_clip": -1.0}, "gradient_clip is -1.0"),
         ({"weight_decay": float("nan")}, "weight_decay is nan"),
         ({"schedule": job_pb2.SCHEDULE_UNSPECIFIED}, "constant, linear or cosine"),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft.tuners.lora import LoraLayer
 
 from agent.training import checkpoint, graph, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
@@ -208,15 +207,6 @@ def test_a_dataset_of_one_sample_cannot_be_split() -> None:
         held_out_split(spec, 0, 1)
     assert caught.value.cause == job_pb2.CAUSE_BAD_DATA
     assert held_out_split(spec, 0, 8) == 2
-
-
-def test_rslora_divides_by_the_root_of_the_rank(base: BaseModel) -> None:
-    spec = recipe(lora_rank=4, lora_alpha=8.0, lora_rank_stabilized=True)
-    model = graph.build(base, MappedWeights(base, torch.float32), spec)
-    layers = (m for m in model._module.modules() if isinstance(m, LoraLayer))
-    scales = {layer.scaling["default"] for layer in layers}
-    assert scales == {8 / 4**0.5}
-    assert model.lora_config.use_rslora
 
 
 def test_divergence_counts_steps_over_all_stages(base: BaseModel, stages: list[Samples]) -> None:
