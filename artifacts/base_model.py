@@ -66,11 +66,18 @@ class BaseModel:
 
     @property
     def file_type(self) -> str:
-        """The number format that most of the parameters have: ``Q8_0``, ``F16``, …"""
+        """The number format that most of the parameters have: ``Q8_0``, ``F16``, …; ``QINT8`` is
+        int8 with a scale for each row."""
         parameters: Counter[str] = Counter()
         for tensor in self.tensors.values():
             parameters[tensor.type] += math.prod(tensor.shape)
-        return parameters.most_common(1)[0][0]
+        most = parameters.most_common(1)[0][0]
+        return "QINT8" if most == "I8" else most
+
+    @property
+    def is_for_training_only(self) -> bool:
+        """qint8: llama.cpp has no such type and could not serve it."""
+        return self.file_type == "QINT8"
 
     @property
     def chat_template(self) -> str | None:

@@ -22,7 +22,7 @@ STAGE = "convert"
 # A line holds numbers, or an error whose text names a few files.
 _LINE_BYTES = 1 << 20
 _TAIL_BYTES = 2000
-_FILE_TYPES = ("q8_0", "f16", "bf16", "f32", "q4_0")
+_FILE_TYPES = ("q8_0", "f16", "bf16", "f32", "q4_0", "qint8")
 
 
 async def convert(

@@ -21,6 +21,7 @@ MODULES = {
     "grpcio-health-checking": "grpc_health",
     "grpcio-reflection": "grpc_reflection",
     "llama-cpp-python": "llama_cpp",
+    "optimum-quanto": "optimum",
     "protobuf": "google.protobuf",
     "pyyaml": "yaml",
 }
@@ -30,7 +31,10 @@ PROCESSES = {
     "infer": ("agent.inference.worker",),
     "train": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
+    "qint8": ("artifacts.convert.qint8",),
 }
+# Of an extra of its own; who imports it refuses with what to install.
+APART = {"artifacts.convert.qint8"}
 # Imported by name only, where Python is too old for its own.
 BY_NAME = {"tomli"}
 # A part of a distribution that is named.
@@ -76,7 +80,7 @@ def others(entries: tuple[str, ...]) -> set[str]:
         if first in OURS:
             path = source_of(name)
             waiting += [name.rpartition(".")[0]] if rest else []
-            waiting += imported(path) if path else ()
+            waiting += set(imported(path)) - APART if path else ()
         elif first == "google":
             found.update([".".join([first, *rest[:1]])] if rest else [])
         elif first not in sys.stdlib_module_names:

@@ -153,6 +153,9 @@ class Rehearsals:
     async def _spoken(self, base: Path, adapter: Path) -> PlanCheck:
         """Lets llama.cpp generate with the adapter, in the worker that would serve it."""
         began_s = time.monotonic()
+        if (await asyncio.to_thread(base_model.read, base)).is_for_training_only:
+            found = "not tried: llama.cpp cannot serve a base of this type"
+            return PlanCheck(name="generation", found=found, took_s=0)
         means = self._means
         worker = await means.launcher.start(
             INFERENCE_MODULE, InferenceReport, self._scratch / "inference.log",

@@ -24,11 +24,11 @@ from agent.serving.session import Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
+from artifacts import base_model, requested
 from artifacts import digest as digests
-from artifacts import requested
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.errors import DiskFull, InUse, Refused
+from protos.errors import DiskFull, InUse, InvalidRequest, Refused
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
 from protos.nanofleet.v1.device_pb2 import LoadedModel
 from protos.nanofleet.v1.inference_pb2 import GenerateRequest, GenerateResponse, LoadModelResponse
@@ -179,12 +179,12 @@ class ModelHost:
 
     def _admitted(self, base: Digest, context_length: int) -> None:
         """Raises what loading it in the place of the present model would be refused with."""
-        path = requested.find(self._means.store, base, ARTIFACT_KIND_BASE_MODEL, "base_digest")
+        path = _servable(self._means.store, base)
         self._means.residents.admit_model(path, base, context_length)
 
     def _pinned(self, base: Digest, context_length: int) -> Path:
         store = self._means.store
-        path = requested.find(store, base, ARTIFACT_KIND_BASE_MODEL, "base_digest")
+        path = _servable(store, base)
         self._means.residents.start_model(path, base, context_length)
         store.pin(base, PIN_OWNER)
         return path
@@ -209,3 +209,22 @@ class ModelHost:
                 await in_thread(self._means.store.unpin, base, PIN_OWNER)
             except DiskFull as error:
                 _LOG.warning("%s stays pinned until the next start: %s", digests.short(base), error)
+
+
+def _servable(store: ArtifactStore, base: Digest) -> Path:
+    """The base model's file. Raises NotFound, or InvalidRequest when it is for training only."""
+    path = requested.find(store, base, ARTIFACT_KIND_BASE_MODEL, "base_digest")
+    try:
+        model = base_model.read(path)
+    except InvalidRequest:
+        return path  # the worker explains what llama.cpp cannot read
+    if model.is_for_training_only:
+        raise InvalidRequest(
+            f"The base model {model.name} ({digests.short(base)}) cannot be served.",
+            why="Its weights are qint8, which is for training: llama.cpp has no such type.",
+            fix="Import the folder that it was made of as q8_0 too, and serve that. For an adapter "
+            "that was trained on it: `nanofleet adapter merge`, then `nanofleet model import`.",
+            reason="UNSUPPORTED_FEATURE",
+            field="base_digest",
+        )
+    return path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from artifacts.base_model import BaseModel
 from artifacts.convert.config import GEMMA_PATTERN
-from artifacts.convert.families import FAMILIES, GEMMA3, LLAMA, Dimensions, Family
+from artifacts.convert.families import FAMILIES, GEMMA3, LLAMA, Dimensions, Family, scale_name
 from protos.errors import InvalidRequest
 
 EMBEDDING = "token_embd.weight"
@@ -102,10 +102,15 @@ def _check(base: BaseModel, kind: Family, size: Dimensions) -> None:
             reason="TOKENIZER_MISMATCH",
         )
     known = {tensor.target for tensor in kind.tensors(size, head=True)}
+    known |= {scale_name(name) for name in known if _is_int8(base, name)}
     if kind is LLAMA:
         known.add(ROPE_FACTORS)
     if unknown := sorted(base.tensors.keys() - known):
         raise _unusable(base, f"It has {unknown[0]}, which {kind.architecture} models do not have.")
+
+
+def _is_int8(base: BaseModel, name: str) -> bool:
+    return name in base.tensors and base.tensors[name].type == "I8"
 
 
 def _gemma(base: BaseModel, size: Dimensions) -> tuple[LayerKind, ...]:

@@ -43,6 +43,9 @@ def cross_entropy(
         rows, product = head.chunk(first, last), products[:, : last - first]
         torch.mm(narrow, rows.t(), out=product)
         logits = buffer[:, : last - first].copy_(product)
+        scale = None if head.row_scale is None else head.row_scale[first:last]
+        if scale is not None:
+            logits.mul_(scale)
         here = torch.nonzero((targets >= first) & (targets < last)).flatten()
         target_logits[here] = logits[here, targets[here] - first]
         new_maximum = torch.maximum(maximum, logits.amax(1, keepdim=True))
@@ -50,6 +53,8 @@ def cross_entropy(
         exponentials = logits.sub_(new_maximum).exp_()
         total.mul_(shrink).add_(exponentials.sum(1, keepdim=True))
         if rows_sum is not None:
+            if scale is not None:
+                exponentials.mul_(scale)
             rows_sum.mul_(shrink).add_(product.copy_(exponentials) @ rows)
         maximum = new_maximum
     loss = ((maximum + total.log()).flatten() - target_logits).sum()

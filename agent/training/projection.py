@@ -25,22 +25,27 @@ class Projection:
     def forward(self, x: Tensor, out: Tensor, seed: int | None) -> None:
         """x (tokens, columns) to ``out`` (tokens, rows); both have the products' data type."""
         if self._half:
-            pairs = (x @ self.weight.dense().t()).view(len(x), -1, self._half, 2)
+            product = x @ self.weight.dense().t()
+            self.weight.scale(product)
+            pairs = product.view(len(x), -1, self._half, 2)
             out.view(len(x), -1, 2, self._half).copy_(pairs.transpose(2, 3))
         else:
             torch.mm(x, self.weight.dense().t(), out=out)
+            self.weight.scale(out)
         if self._bias is not None:
             out.add_(self._bias)
         if self.lora is not None:
             self.lora.add(x, out, seed)
 
     def backward(self, x: Tensor, gradient: Tensor, out: Tensor, seed: int | None) -> None:
-        """From the gradient (tokens, rows) that of x to ``out`` (tokens, columns), and LoRA's.
-        ``x`` and ``seed`` are those of ``forward``."""
-        ordered = gradient
-        if self._half:
-            halves = gradient.view(len(gradient), -1, 2, self._half)
-            ordered = halves.transpose(2, 3).reshape(gradient.shape)
-        torch.mm(ordered, self.weight.dense(), out=out)
+        """From the gradient (tokens, rows), which is used up, that of x to ``out`` (tokens,
+        columns), and LoRA's. ``x`` and ``seed`` are those of ``forward``."""
+        out.zero_()
+        # First, because it needs the gradient as it came, and a copy would be as wide as a layer.
         if self.lora is not None:
             self.lora.backward(x, gradient, out, seed)
+        if self._half:
+            halves = gradient.view(len(gradient), -1, 2, self._half)
+            gradient = halves.transpose(2, 3).reshape(gradient.shape)
+        self.weight.scale(gradient)
+        out.addmm_(gradient, self.weight.dense())

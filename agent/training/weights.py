@@ -5,8 +5,9 @@ have. Here the file is mapped: its pages are clean, shared with the inference wo
 A matrix becomes floating point only for the moment of its product, in one scratch buffer that all
 matrices share, so the cost of the whole model is that of its largest layer.
 
-Q8_0 stores blocks of 32 int8 with one fp16 scale; F32, F16 and BF16 stand behind the same
-interface.
+Q8_0 and Q4_0 store blocks of 32 integers with one fp16 scale; in qint8 (see artifacts/convert/
+qint8.py) a row is int8 with one scale, which is left to the product. F32, F16 and BF16 stand behind
+the same interface.
 """
 
 import mmap
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 
 from artifacts.base_model import BaseModel, TensorInfo
+from artifacts.convert.families import scale_name
 from protos.errors import InvalidRequest
 
 _BLOCK = 32
-_BLOCK_BYTES = 2 + _BLOCK
+_SCALE_BYTES = 2
 # Elements dequantised at once, in float32: they stay in the cache.
 _SLAB = 1 << 17
 _PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -53,7 +55,14 @@ class Scratch:
 
 
 class Weight(ABC):
-    """A frozen matrix of shape (rows, columns), as ``torch.nn.Linear`` has it."""
+    """A frozen matrix of shape (rows, columns), as ``torch.nn.Linear`` has it.
+
+    ``row_scale``: (rows,), float32; None for most. Where there is one, the matrix is what ``dense``
+    and ``chunk`` give with each row times its scale. It belongs to the product instead: there it
+    costs less, and the integers are exact in every data type.
+    """
+
+    row_scale: Tensor | None = None
 
     def __init__(self, rows: int, columns: int, scratch: Scratch) -> None:
         self.rows = rows
@@ -66,7 +75,8 @@ class Weight(ABC):
         return self._scratch.data_type
 
     def dense(self) -> Tensor:
-        """The whole matrix, in the data type of the products; valid until the next is asked for."""
+        """The whole matrix, in the data type of the products, without ``row_scale``; valid until
+        the next is asked for."""
         return self.chunk(0, self.rows)
 
     @abstractmethod
@@ -75,17 +85,35 @@ class Weight(ABC):
 
     @abstractmethod
     def gather(self, indices: Tensor) -> Tensor:
-        """The rows of these numbers, float32, in memory of their own."""
+        """The rows of these numbers with their scales, float32, in memory of their own."""
+
+    def scale(self, product: Tensor) -> None:
+        """Multiplies (tokens, rows) by ``row_scale``, in place; the arithmetic is float32."""
+        if self.row_scale is None:
+            return
+        if product.dtype == torch.float32:
+            product.mul_(self.row_scale)
+            return
+        # A product of both types would make a float32 copy of all.
+        step = max(1, _SLAB // self.rows)
+        for start in range(0, len(product), step):
+            part = product[start : start + step]
+            part.copy_(self._scratch.slab(*part.shape).copy_(part).mul_(self.row_scale))
 
 
-class Q8Weight(Weight):
-    """GGUF's Q8_0: a row is blocks of an fp16 scale and 32 int8."""
+class BlockWeight(Weight):
+    """A row is blocks of 32 integers behind their fp16 scale."""
 
     def __init__(self, raw: Tensor, rows: int, columns: int, scratch: Scratch) -> None:
         super().__init__(rows, columns, scratch)
-        blocks = raw.view(rows, columns // _BLOCK, _BLOCK_BYTES)
-        self._scales = blocks[:, :, :2].view(torch.float16)
-        self._values = blocks[:, :, 2:].view(torch.int8)
+        blocks = raw.view(rows, columns // _BLOCK, -1)
+        self._scales = blocks[:, :, :_SCALE_BYTES].view(torch.float16)
+        self._packed = blocks[:, :, _SCALE_BYTES:]
+
+    @staticmethod
+    @abstractmethod
+    def _unpack(packed: Tensor, out: Tensor) -> None:
+        """The integers of blocks (rows, blocks, bytes) to ``out`` (rows, blocks, 32), float32."""
 
     def chunk(self, first: int, last: int) -> Tensor:
         out = self._scratch.take(last - first, self.columns)
@@ -99,14 +127,53 @@ class Q8Weight(Weight):
                 exact = self._scratch.slab(stop - start, self.columns)
             blocks = exact.view(stop - start, -1, _BLOCK)
             # Not one product of both types: torch would make temporaries for it.
-            blocks.copy_(self._values[start:stop]).mul_(self._scales[start:stop].float())
+            self._unpack(self._packed[start:stop], blocks)
+            blocks.mul_(self._scales[start:stop].float())
             if exact is not target:
                 target.copy_(exact)
         return out
 
     def gather(self, indices: Tensor) -> Tensor:
-        values = self._values[indices].float().mul_(self._scales[indices])
-        return values.view(-1, self.columns)
+        blocks = torch.empty(len(indices), self.columns // _BLOCK, _BLOCK)
+        self._unpack(self._packed[indices], blocks)
+        return blocks.mul_(self._scales[indices].float()).view(-1, self.columns)
+
+
+class Q8Weight(BlockWeight):
+    """GGUF's Q8_0: int8."""
+
+    @staticmethod
+    def _unpack(packed: Tensor, out: Tensor) -> None:
+        out.copy_(packed.view(torch.int8))
+
+
+class Q4Weight(BlockWeight):
+    """GGUF's Q4_0: four bits, 8 for zero; byte i has number i in its lower and number i + 16 in
+    its upper half."""
+
+    @staticmethod
+    def _unpack(packed: Tensor, out: Tensor) -> None:
+        half = _BLOCK // 2
+        out[:, :, :half].copy_(packed & 0x0F)
+        out[:, :, half:].copy_(packed >> 4)
+        out.sub_(8)
+
+
+class QInt8Weight(Weight):
+    """optimum-quanto's qint8: a row is int8 with one scale."""
+
+    def __init__(
+        self, raw: Tensor, row_scale: Tensor, rows: int, columns: int, scratch: Scratch
+    ) -> None:
+        super().__init__(rows, columns, scratch)
+        self._values = raw.view(torch.int8).view(rows, columns)
+        self.row_scale: Tensor = row_scale
+
+    def chunk(self, first: int, last: int) -> Tensor:
+        return self._scratch.take(last - first, self.columns).copy_(self._values[first:last])
+
+    def gather(self, indices: Tensor) -> Tensor:
+        return self._values[indices].float().mul_(self.row_scale[indices, None])
 
 
 class PlainWeight(Weight):
@@ -124,6 +191,9 @@ class PlainWeight(Weight):
 
     def gather(self, indices: Tensor) -> Tensor:
         return self._matrix[indices].float()
+
+
+_BLOCK_TYPES: dict[str, type[BlockWeight]] = {"Q8_0": Q8Weight, "Q4_0": Q4Weight}
 
 
 class MappedWeights:
@@ -154,8 +224,10 @@ class MappedWeights:
         info = self._tensor(name, shape)
         rows, columns = shape
         raw = self._bytes[info.offset : info.offset + info.size_bytes]
-        if info.type == "Q8_0" and columns % _BLOCK == 0:
-            return Q8Weight(raw, rows, columns, self.scratch)
+        if info.type in _BLOCK_TYPES:
+            return _BLOCK_TYPES[info.type](raw, rows, columns, self.scratch)
+        if info.type == "I8":
+            return QInt8Weight(raw, self._row_scale(name, rows), rows, columns, self.scratch)
         return PlainWeight(raw.view(self._plain_type(info)), rows, columns, self.scratch)
 
     def vector(self, name: str, length: int) -> Tensor:
@@ -163,6 +235,14 @@ class MappedWeights:
         info = self._tensor(name, (length,))
         raw = self._bytes[info.offset : info.offset + info.size_bytes]
         return raw.view(self._plain_type(info)).to(torch.float32, copy=True)
+
+    def _row_scale(self, name: str, rows: int) -> Tensor:
+        if scale_name(name) not in self:
+            raise self._unusable(f"{name} has the type I8, and its scales {scale_name(name)} lack.")
+        scale = self.vector(scale_name(name), rows)
+        if not scale.isfinite().all():
+            raise self._unusable(f"{scale_name(name)} holds NaN or infinity.")
+        return scale
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
         info = self._base.tensors.get(name)
@@ -181,5 +261,5 @@ class MappedWeights:
         return InvalidRequest(
             f"The base model {self._base.name} cannot be trained on.",
             why=why,
-            fix="Import it again as q8_0 (or f16, bf16, f32).",
+            fix="Import it again as q8_0 (or qint8, q4_0, f16, bf16, f32).",
         )

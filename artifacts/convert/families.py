@@ -43,6 +43,11 @@ class Dimensions:
         return self.kv_heads * self.head
 
 
+def scale_name(matrix: str) -> str:
+    """Of a qint8 matrix's row scales in the file: ``blk.0.attn_q.scale`` of ``….weight``."""
+    return matrix.removesuffix(".weight") + ".scale"
+
+
 class Change(Enum):
     """What happens to a tensor's numbers on the way."""
 

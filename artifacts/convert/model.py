@@ -30,13 +30,17 @@ SLICE_BYTES = 2 << 20
 
 
 class FileType(Enum):
-    """How the matrices are stored. Vectors (norms, biases) always stay float32."""
+    """How the matrices are stored. Vectors (norms, biases) always stay float32.
+
+    QINT8 is optimum-quanto's and for training only; llama.cpp has no such type.
+    """
 
     F32 = "f32"
     F16 = "f16"
     BF16 = "bf16"
     Q8_0 = "q8_0"
     Q4_0 = "q4_0"
+    QINT8 = "qint8"
 
 
 _STORAGE = {
@@ -45,6 +49,7 @@ _STORAGE = {
     FileType.BF16: (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     FileType.Q8_0: (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
     FileType.Q4_0: (gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+    FileType.QINT8: (gguf.GGMLQuantizationType.I8, gguf.LlamaFileType.GUESSED),
 }
 
 
@@ -75,10 +80,12 @@ def convert_model(
     InvalidRequest names what the format cannot represent, NotFound what the folder lacks, DiskFull
     comes before the first byte.
     """
+    if file_type is FileType.QINT8:
+        _require_quanto()
     config = read_config(folder)
     plan = _plan(folder, config, read_checkpoint(folder))
     kind, stored_as = _STORAGE[file_type]
-    tensors = [_output(spec, source, kind) for spec, source in plan]
+    tensors = [tensor for spec, source in plan for tensor in _outputs(spec, source, kind)]
     if factors := rope_factors(config):
         tensors.insert(0, factors)
 
@@ -139,11 +146,15 @@ def _plan(
     return plan
 
 
-def _output(
+def _outputs(
     spec: TensorSpec, source: StoredTensor, kind: gguf.GGMLQuantizationType
-) -> OutputTensor:
+) -> tuple[OutputTensor, ...]:
     if len(spec.shape) == 1:
         kind = gguf.GGMLQuantizationType.F32
+    if kind is gguf.GGMLQuantizationType.I8:
+        from artifacts.convert import qint8
+
+        return qint8.tensors(spec, source.dtype, _slices(spec, source))
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     if spec.shape[-1] % block:
         raise InvalidRequest(
@@ -151,17 +162,36 @@ def _output(
             why=f"{kind.name} stores blocks of {block}.",
             fix="Convert to f16, bf16 or f32.",
         )
-    row_bytes = 4 * math.prod(spec.shape[1:])
-    step = max(1, SLICE_BYTES // row_bytes // spec.rows_together) * spec.rows_together
 
     def slices() -> Iterator[Slice]:
-        for start in range(0, spec.shape[0], step):
-            rows = source.rows(start, min(start + step, spec.shape[0]))
-            if not np.isfinite(rows).all():
-                raise InvalidRequest(f"{source.path}: {source.name} holds NaN or infinity.")
-            yield _stored(spec, spec.apply(rows), kind)
+        for rows in _slices(spec, source):
+            yield _stored(spec, rows, kind)
 
-    return OutputTensor(spec.target, spec.shape, kind, slices)
+    return (OutputTensor(spec.target, spec.shape, kind, slices),)
+
+
+def _slices(spec: TensorSpec, source: StoredTensor) -> Iterator[Rows]:
+    """The tensor's numbers as the file has them, a few rows at a time."""
+    row_bytes = 4 * math.prod(spec.shape[1:])
+    step = max(1, SLICE_BYTES // row_bytes // spec.rows_together) * spec.rows_together
+    for start in range(0, spec.shape[0], step):
+        rows = source.rows(start, min(start + step, spec.shape[0]))
+        if not np.isfinite(rows).all():
+            raise InvalidRequest(f"{source.path}: {source.name} holds NaN or infinity.")
+        yield spec.apply(rows)
+
+
+def _require_quanto() -> None:
+    try:
+        from artifacts.convert import qint8  # noqa: F401
+    except ImportError as error:
+        raise InvalidRequest(
+            "A conversion to qint8 needs optimum-quanto.",
+            why=f"{error}.",
+            fix="Install it: pip install 'nanofleet[qint8]', or convert to q8_0.",
+            reason="UNSUPPORTED_FEATURE",
+            field="file_type",
+        ) from None
 
 
 def _stored(spec: TensorSpec, rows: Rows, kind: gguf.GGMLQuantizationType) -> Slice:

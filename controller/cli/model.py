@@ -19,6 +19,7 @@ class FileType(str, enum.Enum):
     BF16 = "bf16"
     F32 = "f32"
     Q4_0 = "q4_0"
+    QINT8 = "qint8"
 
 
 def import_model(

@@ -10,6 +10,7 @@ from artifacts import adapter
 from controller import Fleet, load_job_file
 from controller.demo.processes import free_port
 from protos.errors import (
+    InvalidRequest,
     NotFound,
     OutOfMemory,
     Refused,
@@ -174,6 +175,27 @@ async def test_jobs_by_id_by_its_beginning_and_by_name(fleet: Fleet) -> None:
         fleet.job("nonesuch")
     with pytest.raises(NotFound):
         fleet.job("")
+
+
+async def test_a_qint8_base_trains_and_is_not_served(
+    empty_fleet: Fleet, dataset: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("optimum.quanto")
+    agent = Agent("kitchen", tmp_path / "kitchen", free_port())
+    await agent.join(empty_fleet)
+    agent.start()
+    entry = await empty_fleet.import_model(tiny_folder, name="tiny", file_type="qint8")
+    assert entry.details["file_type"] == "QINT8"
+    steps = [step.found async for step in empty_fleet.plan(job("small", dataset))]
+    spoken = [check for check in steps if getattr(check, "name", "") == "generation"]
+    assert [check.found[:9] for check in spoken] == ["not tried"]
+    record = await empty_fleet.submit(job("small", dataset))
+    assert (await empty_fleet.wait(record.id, 60)).state == job_pb2.JOB_STATE_SUCCEEDED
+    with pytest.raises(InvalidRequest, match="cannot be served") as caught:
+        await empty_fleet.load_model("kitchen", "tiny")
+    assert "llama.cpp has no such type" in caught.value.why
+    assert "q8_0" in caught.value.fix
+    agent.stop()
 
 
 async def test_a_rehearsal_that_is_cut_off_leaves_nothing_behind(

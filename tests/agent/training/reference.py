@@ -30,7 +30,11 @@ def stock_model(folder: Path, file: Path) -> nn.Module:
     state = model.state_dict()
     for tensor in family.tensors(_dimensions(config), head="output.weight" in stored):
         found = stored[tensor.target]
-        values = torch.from_numpy(gguf.dequantize(found.data, found.tensor_type).copy())
+        if found.tensor_type == gguf.GGMLQuantizationType.I8:
+            scale = stored[tensor.target.replace(".weight", ".scale")]
+            values = torch.from_numpy(found.data * scale.data[:, None])
+        else:
+            values = torch.from_numpy(gguf.dequantize(found.data, found.tensor_type).copy())
         if family.architecture == "gemma3" and "norm" in tensor.source:
             values = values - 1
         if family.architecture == "llama" and (

@@ -65,8 +65,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return shapes.build(family, tmp_path_factory.mktemp("shapes") / family, **changes)
 
 
-@pytest.fixture(scope="module", params=[FileType.Q8_0, FileType.F32])
+@pytest.fixture(scope="module", params=[FileType.Q8_0, FileType.Q4_0, FileType.QINT8, FileType.F32])
 def file(folder: Path, request: pytest.FixtureRequest) -> Path:
+    if request.param is FileType.QINT8:
+        pytest.importorskip("optimum.quanto")
     target = folder.with_suffix(f".{request.param.value}.gguf")
     convert_model(folder, target, request.param)
     return target

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agent.training.loss import cross_entropy
-from agent.training.weights import MappedWeights, PlainWeight, Scratch, Weight
+from agent.training.weights import MappedWeights, PlainWeight, QInt8Weight, Scratch, Weight
 from artifacts.base_model import BaseModel
 
 VOCABULARY, WIDTH, POSITIONS = 700, 48, 9
@@ -51,6 +51,21 @@ def test_with_the_quantised_head_of_a_model(base: BaseModel) -> None:
     expected = functional.cross_entropy(hidden @ dense.T, targets, reduction="sum")
     loss, _ = cross_entropy(hidden, weight, targets, chunk_rows=256)
     assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("chunk_rows", [7, 128, VOCABULARY])
+def test_with_a_head_that_has_a_scale_for_each_row(chunk_rows: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(-127, 128, (VOCABULARY, WIDTH), generator=generator, dtype=torch.int8)
+    scale = torch.rand(VOCABULARY, generator=generator) / 100
+    weight = QInt8Weight(values, scale, VOCABULARY, WIDTH, Scratch(torch.float32))
+    hidden, targets = inputs()
+    loss, found = cross_entropy(hidden.detach(), weight, targets, chunk_rows=chunk_rows)
+    dense = values.float() * scale[:, None]
+    expected = functional.cross_entropy(hidden @ dense.T, targets, reduction="sum")
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(found, hidden.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_not_finite_is_not_hidden() -> None:

@@ -13,6 +13,7 @@ from artifacts.base_model import BaseModel
 from protos.errors import InvalidRequest
 
 NAME, SHAPE = "blk.3.ffn_down.weight", (128, 256)
+SCALE = "blk.3.ffn_down.scale"
 
 
 def expected(base: BaseModel, name: str) -> torch.Tensor:
@@ -95,15 +96,78 @@ def test_what_does_not_fit_is_named(
         MappedWeights(base, torch.float32).matrix(name, shape)
 
 
-def test_another_quantisation_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "q4.gguf"
+def written(path: Path, tensors: dict[str, tuple[np.ndarray, str]]) -> BaseModel:
+    """A GGUF file of these tensors: bytes and type."""
     writer = gguf.GGUFWriter(path, "gemma3")
-    kind = gguf.GGMLQuantizationType.Q4_0
-    data = gguf.quantize(np.ones(SHAPE, dtype=np.float32), kind)
-    writer.add_tensor(NAME, data, raw_dtype=kind)
+    for name, (data, kind) in tensors.items():
+        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(InvalidRequest, match="has the type Q4_0"):
-        MappedWeights(base_model.read(path), torch.float32).matrix(NAME, SHAPE)
+    return base_model.read(path)
+
+
+def test_another_quantisation_is_refused(tmp_path: Path) -> None:
+    data = gguf.quantize(np.ones(SHAPE, dtype=np.float32), gguf.GGMLQuantizationType.Q5_1)
+    base = written(tmp_path / "q5.gguf", {NAME: (data, "Q5_1")})
+    with pytest.raises(InvalidRequest, match=f"{NAME} has the type Q5_1"):
+        MappedWeights(base, torch.float32).matrix(NAME, SHAPE)
+
+
+# Rows wide enough that a slab holds a few only.
+WIDE = (70, 4096)
+
+
+def stored(kind: str, path: Path) -> tuple[BaseModel, torch.Tensor, torch.Tensor]:
+    """A file with one matrix, its numbers without the scales of rows, and those."""
+    random = np.random.default_rng(4)
+    if kind == "I8":
+        values = random.integers(-128, 128, WIDE, dtype=np.int8)
+        scale = random.uniform(1e-4, 1e-2, WIDE[0]).astype(np.float32)
+        base = written(path, {NAME: (values, "I8"), SCALE: (scale, "F32")})
+        return base, torch.from_numpy(values).float(), torch.from_numpy(scale)
+    ggml = gguf.GGMLQuantizationType[kind]
+    data = gguf.quantize(random.standard_normal(WIDE).astype(np.float32), ggml)
+    base = written(path, {NAME: (data, kind)})
+    return base, torch.from_numpy(gguf.dequantize(data, ggml).copy()), torch.ones(WIDE[0])
+
+
+@pytest.mark.parametrize("data_type", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "I8", "F32", "F16", "BF16"])
+def test_all_types_are_read_alike(kind: str, data_type: torch.dtype, tmp_path: Path) -> None:
+    base, integers, scale = stored(kind, tmp_path / "one.gguf")
+    weight = MappedWeights(base, data_type).matrix(NAME, WIDE)
+
+    assert (weight.row_scale is not None) == (kind == "I8")
+    assert torch.equal(weight.dense(), integers.to(data_type))
+    for first, last in ((0, 1), (0, 32), (31, 33), (32, 64), (69, 70), (3, 70)):
+        assert torch.equal(weight.chunk(first, last), integers[first:last].to(data_type))
+    indices = torch.tensor([69, 0, 32, 32])
+    assert torch.equal(weight.gather(indices), integers[indices] * scale[indices, None])
+
+    # More rows than go through the slab at once.
+    product = torch.randn(4000, WIDE[0], generator=torch.Generator().manual_seed(0)).to(data_type)
+    expected = (product.float() * scale).to(data_type)
+    weight.scale(product)
+    assert torch.equal(product, expected)
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind", "why"),
+    [
+        (None, "F32", f"its scales {SCALE} lack"),
+        (np.ones(127, dtype=np.float32), "F32", rf"{SCALE} has the shape \(127,\), \(128,\)"),
+        (np.ones(128, dtype=np.int8), "I8", f"{SCALE} has the type I8"),
+        (np.full(128, np.inf, dtype=np.float32), "F32", f"{SCALE} holds NaN or infinity"),
+    ],
+)
+def test_scales_that_are_no_use_are_named(
+    scale: np.ndarray | None, kind: str, why: str, tmp_path: Path
+) -> None:
+    tensors = {NAME: (np.ones(SHAPE, dtype=np.int8), "I8")}
+    if scale is not None:
+        tensors[SCALE] = (scale, kind)
+    base = written(tmp_path / "qint8.gguf", tensors)
+    with pytest.raises(InvalidRequest, match=why):
+        MappedWeights(base, torch.float32).matrix(NAME, SHAPE)

@@ -23,6 +23,7 @@ from agent.training.samples import TokenSample
 from agent.training.weights import MappedWeights
 from artifacts import adapter, digest
 from artifacts.base_model import BaseModel
+from artifacts.convert import FileType, convert_model
 from artifacts.samples import ChatSample, Message
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 from tests.agent.training.conftest import PERSONA, chat
@@ -237,6 +238,21 @@ def test_llama_says_what_was_learned(tiny_base: Path, unpacked: Path, maker: Exa
         model.use_adapter(unpacked / "adapter.gguf")
         assert model.greedy(prompt, len(expected)) == expected
         assert not np.allclose(before, model.logits(prompt)[-1])
+
+
+def test_a_qint8_base_is_trained_all_the_way(
+    tiny_folder: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """With llama.cpp's tokenizer from the file of a type that llama.cpp does not compute with."""
+    pytest.importorskip("optimum.quanto")
+    base = tmp_path / "base.gguf"
+    convert_model(tiny_folder, base, FileType.QINT8)
+    with Worker(base, persona_file, tmp_path / "job", recipe(steps=40, lora_rank=8)) as worker:
+        reports = worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    assert reports[-1].HasField("finished")
+    loss = {step: float.fromhex(found) for step, found in losses(reports).items()}
+    assert loss[max(loss)] < 0.5 * loss[min(loss)]
 
 
 def test_kills_stops_and_pauses_change_no_number(
