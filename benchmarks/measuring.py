@@ -49,6 +49,7 @@ class Task:
     packing: bool = False
     sequence_length: int = 256
     limit_bytes: int = 0  # hard, of the whole control group
+    memory_budget_bytes: int = 0  # the worker stores as many layers as fit
     stop_after: int = 0  # steps; then the worker resumes in a second process
 
 
@@ -107,6 +108,7 @@ def specification(task: Task) -> job_pb2.TrainSpec:
         base_digest="sha256:" + "b" * 64,
         lora=job_pb2.LoraSpec(rank=8, alpha=16, targets=task.targets),
         sequence_length=task.sequence_length,
+        memory_budget_bytes=task.memory_budget_bytes,
         accumulation=task.accumulation,
         gradient_clip=0.3,
         seed=7,

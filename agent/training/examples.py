@@ -49,14 +49,17 @@ class ExampleMaker:
     def make(self, sample: Sample) -> Example:
         """Raises TrainingFailure that names the line when there is nothing to learn in it."""
         example = self._example(sample)
-        last = max((i for i, is_label in enumerate(example.labelled) if is_label), default=0)
+        # Nothing stands before the first token from which to predict it. It would be labelled in a
+        # raw text of a vocabulary without BOS, such as Qwen's.
+        labelled = [False, *example.labelled[1:]]
+        last = max((i for i, is_label in enumerate(labelled) if is_label), default=0)
         if last == 0:
             raise self._bad_line(
                 sample.line,
                 "there is no token to learn. Write an answer, or remove the line.",
             )
         # What follows the last labelled token is computed for nothing.
-        return Example(example.tokens[: last + 1], example.labelled[: last + 1])
+        return Example(example.tokens[: last + 1], labelled[: last + 1])
 
     def _example(self, sample: Sample) -> Example:
         if isinstance(sample, ChatSample):

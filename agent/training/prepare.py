@@ -41,29 +41,41 @@ def prepare(
     from agent.training.examples import ExampleMaker
     from artifacts.chat_template import ChatTemplate
 
-    template = base_model.read(base).chat_template
+    model = base_model.read(base)
+    template = model.chat_template
     with vocabularies.opened(base) as vocabulary:
         maker = ExampleMaker(
             vocabulary,
             ChatTemplate(template, vocabulary.special_texts()) if template else None,
             name,
         )
-        return token_file.write(target, key, _examples(maker, source, sequence_length, name))
+        examples = _examples(maker, source, sequence_length, model.context_length, name)
+        return token_file.write(target, key, examples)
 
 
 def _examples(
-    maker: "ExampleMaker", source: Path, sequence_length: int, name: str
+    maker: "ExampleMaker", source: Path, sequence_length: int, window: int, name: str
 ) -> Iterator[Example]:
     for sample in dataset.read(source, name=name):
         example = maker.make(sample)
         if len(example.tokens) > sequence_length:
             raise bad_line(
-                name,
-                sample.line,
-                f"the sample has {len(example.tokens)} tokens; sequence_length is "
-                f"{sequence_length}. Shorten or split it, or raise sequence_length.",
+                name, sample.line, _too_long(len(example.tokens), sequence_length, window)
             )
         yield example
+
+
+def _too_long(tokens: int, sequence_length: int, window: int) -> str:
+    """To raise sequence_length is no advice where the model itself cannot read so much."""
+    if tokens > window:
+        return (
+            f"the sample has {tokens} tokens; the base model reads {window} at most. Shorten or "
+            "split it."
+        )
+    return (
+        f"the sample has {tokens} tokens; sequence_length is {sequence_length}. Shorten or split "
+        f"it, or raise sequence_length (up to {window})."
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

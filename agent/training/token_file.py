@@ -23,7 +23,7 @@ from artifacts import durable
 
 MAGIC = b"nftokens"
 HEADER = struct.Struct("<8s32sQQQ")
-_VERSION = 1
+_VERSION = 2
 _ALIGNMENT = 8
 
 

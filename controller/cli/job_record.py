@@ -53,7 +53,7 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     """Result or progress, and how each attempt went."""
     fields: list[tuple[str, Cell]] = []
     if job.HasField("result"):
-        fields += _result(job.result)
+        fields += _result(job)
     elif job.HasField("progress"):
         fields += _progress(job)
     fields += [(f"attempt {attempt.number}", _attempt(attempt)) for attempt in job.attempts]
@@ -131,23 +131,25 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     ]
 
 
-def _result(result: job_pb2.JobResult) -> list[tuple[str, Cell]]:
+def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
+    result = job.result
     energy = result.energy_j if result.HasField("energy_j") else None
     best = result.best
-    stopped = ", stopped early" if result.stopped_early else ""
     held_out: list[tuple[str, Cell]] = [
         (
             "held-out loss",
-            f"{best.loss:.4f} (perplexity {best.perplexity:.2f}) at step {best.step}{stopped}",
+            f"{best.loss:.4f} (perplexity {best.perplexity:.2f}) at step {best.step}, the best",
         )
     ]
+    asked = sum(stage.steps for stage in job.spec.train.stages)
+    early = f" of {asked}, stopped early" if result.stopped_early else ""
     return [
         ("adapter", f"{short(result.adapter_digest)} ({units.size(result.adapter_size_bytes)})"),
         ("loss", f"{result.first_loss:.4f} → {result.final_loss:.4f}"),
         *(held_out if result.HasField("best") else []),
         (
             "trained",
-            f"{result.steps} steps, {result.trained_tokens:,} tokens"
+            f"{result.steps} steps{early}, {result.trained_tokens:,} tokens"
             f" in {units.duration(result.duration_s)} ({units.rate(result.tokens_per_s)})",
         ),
         (

@@ -7,6 +7,11 @@
     memory    468 MB anonymous + 1.04 GB file-backed
     board     7.2 W, 54 °C
 
+With several stages the first line names the one that runs, and with an evaluation the loss is
+followed by
+
+    held-out  1.3127 (perplexity 3.72) after step 40; best 1.2988 after step 30
+
 Two memory figures, because they mean different things: anonymous memory is what the job costs,
 file-backed memory is the base model's pages, which are shared with the server and given back under
 pressure.
@@ -56,6 +61,8 @@ def screen(view: JobView, columns: int) -> "RenderableType":
         lines.append(_bar(progress, columns))
         curve = sparkline(view.losses, min(40, columns - _LABEL_WIDTH - 10))
         lines.append(_fact("loss", f"{progress.loss:.4f}  {curve}"))
+        if view.evaluations:
+            lines.append(_fact("held-out", _held_out(view.evaluations)))
         lines.append(_fact("speed", units.rate(progress.tokens_per_s)))
         lines.append(_fact("memory", memory(progress)))
     elif view.state == job_pb2.JOB_STATE_RUNNING:
@@ -107,8 +114,9 @@ def outcome(name: str, result: job_pb2.JobResult) -> str:
     best = ""
     if result.HasField("best"):
         best = f" held-out loss {result.best.loss:.4f} at step {result.best.step},"
+    early = ", stopped early," if result.stopped_early else ""
     said = (
-        f"{name}: {result.steps} steps in {units.duration(result.duration_s)}"
+        f"{name}: {result.steps} steps{early} in {units.duration(result.duration_s)}"
         f" ({units.rate(result.tokens_per_s)}),"
         f" loss {result.first_loss:.4f} → {result.final_loss:.4f},{best}"
         f" peak memory {units.size(result.peak_rss_bytes)}"
@@ -142,6 +150,8 @@ def _headline(view: JobView) -> "RenderableType":
     line.append(f" on {view.device}")
     if view.attempt > 1:
         line.append(f", attempt {view.attempt}", style="yellow")
+    if view.progress is not None and view.progress.total_stages > 1:
+        line.append(f", stage {view.progress.stage} of {view.progress.total_stages}")
     if view.message:
         line.append(f"  {view.message}", style="dim")
     return line
@@ -181,6 +191,16 @@ def _board(view: JobView) -> str:
     return ", ".join(known)
 
 
+def _held_out(evaluations: Sequence[job_pb2.Evaluated]) -> str:
+    """The newest, and the best where that is another."""
+    newest = evaluations[-1]
+    said = f"{newest.loss:.4f} (perplexity {newest.perplexity:.2f}) after step {newest.step}"
+    if newest.best:
+        return f"{said}, the best so far" if len(evaluations) > 1 else said
+    best = next((found for found in reversed(evaluations) if found.best), None)
+    return said if best is None else f"{said}; best {best.loss:.4f} after step {best.step}"
+
+
 def _transition(transition: job_pb2.Transition) -> str:
     said = state_name(transition.to)
     if transition.cause:
@@ -189,8 +209,10 @@ def _transition(transition: job_pb2.Transition) -> str:
 
 
 def _progress(progress: job_pb2.TrainProgress) -> str:
+    several = progress.total_stages > 1
+    stage = f"  stage {progress.stage}/{progress.total_stages}" if several else ""
     return (
-        f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}"
+        f"step {progress.step}/{progress.total_steps}{stage}  loss {progress.loss:.4f}"
         f"  {units.rate(progress.tokens_per_s)}  {memory(progress)}"
         f"  {units.duration(progress.time_to_go_s)} to go"
     )

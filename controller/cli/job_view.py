@@ -32,6 +32,8 @@ class JobView:
     progress: job_pb2.TrainProgress | None = None
     result: job_pb2.JobResult | None = None
     losses: tuple[float, ...] = ()
+    # Those of the stage that runs: each stage has held-out samples of its own.
+    evaluations: tuple[job_pb2.Evaluated, ...] = ()
     power_mw: int | None = None
     temperature_c: float | None = None
     # Why nothing arrives at the moment; empty while the link is up.
@@ -69,7 +71,10 @@ def apply(event: job_pb2.JobEvent, view: JobView) -> JobView:
             view,
             progress=event.progress,
             losses=_curve(view, event.progress),
+            evaluations=_evaluations_at(view, event.progress),
         )
+    if body == "evaluated":
+        return replace(view, evaluations=_evaluations_with(view, event.evaluated))
     return view
 
 
@@ -125,3 +130,19 @@ def _curve(view: JobView, progress: job_pb2.TrainProgress) -> tuple[float, ...]:
     if view.progress is not None and progress.step <= view.progress.step:
         known = known[: max(0, len(known) - (view.progress.step - progress.step + 1))]
     return (*known, progress.loss)[-_MAX_LOSSES:]
+
+
+def _evaluations_at(
+    view: JobView, progress: job_pb2.TrainProgress
+) -> tuple[job_pb2.Evaluated, ...]:
+    """Those of the stage up to this step. What a new attempt repeats is evaluated again."""
+    return tuple(
+        found
+        for found in view.evaluations
+        if found.stage == progress.stage and found.step <= progress.step
+    )
+
+
+def _evaluations_with(view: JobView, new: job_pb2.Evaluated) -> tuple[job_pb2.Evaluated, ...]:
+    known = (old for old in view.evaluations if old.stage == new.stage and old.step < new.step)
+    return (*known, new)

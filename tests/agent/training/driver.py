@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from agent.workers.channel import FrameReader, FrameWriter
@@ -48,17 +48,26 @@ def recipe(**changes: object) -> job_pb2.TrainSpec:
 
 
 class Worker:
-    """A context manager; at its end the process is gone, whatever it was doing."""
+    """A context manager; at its end the process is gone, whatever it was doing.
+
+    ``dataset``: that of all stages, or one for each.
+    """
 
     def __init__(
-        self, base: Path, dataset: Path, folder: Path, spec: job_pb2.TrainSpec, threads: int = 1
+        self,
+        base: Path,
+        dataset: Path | Sequence[Path],
+        folder: Path,
+        spec: job_pb2.TrainSpec,
+        threads: int = 1,
     ) -> None:
+        datasets = [dataset] * len(spec.stages) if isinstance(dataset, Path) else dataset
         self.start = worker_pb2.StartTraining(
             job_id="01JD0000000000000000000000",
             job_name="persona",
             spec=spec,
             base_path=str(base),
-            dataset_paths=[str(dataset)] * len(spec.stages),
+            dataset_paths=[str(path) for path in datasets],
             job_folder=str(folder),
             threads=threads,
         )

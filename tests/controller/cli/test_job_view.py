@@ -3,7 +3,7 @@ import math
 import pytest
 from rich.console import Console
 
-from controller.cli import job_screen, job_view
+from controller.cli import job_record, job_screen, job_view
 from controller.cli.job_view import JobView
 from protos import errors
 from protos.nanofleet.v1 import job_pb2, telemetry_pb2
@@ -42,6 +42,19 @@ def after(*events: job_pb2.JobEvent) -> JobView:
     for event in events:
         view = job_view.apply(event, view)
     return view
+
+
+def evaluated(step: int, loss: float, *, best: bool, stage: int = 1) -> job_pb2.JobEvent:
+    found = job_pb2.Evaluated(
+        step=step, stage=stage, loss=loss, perplexity=math.exp(loss), best=best
+    )
+    return job_pb2.JobEvent(attempt=1, evaluated=found)
+
+
+def in_stage(stage: int, step: int, total: int = 2) -> job_pb2.JobEvent:
+    event = progress(step)
+    event.progress.stage, event.progress.total_stages = stage, total
+    return event
 
 
 def drawn(view: JobView, columns: int) -> str:
@@ -117,6 +130,65 @@ def test_the_screen_fits_and_says_it_all(columns: int) -> None:
         assert len(lines) == 6
 
 
+def test_the_held_out_loss_follows_the_loss_of_training() -> None:
+    view = after(moved(job_pb2.JOB_STATE_RUNNING), in_stage(1, 9, total=1))
+    assert "held-out" not in drawn(view, 80)
+    view = job_view.apply(evaluated(10, 1.5, best=True), view)
+    lines = drawn(view, 80).splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["loss", "held-out"]
+    assert lines[3].rstrip() == "held-out  1.5000 (perplexity 4.48) after step 10"
+    view = job_view.apply(evaluated(20, 1.25, best=True), view)
+    assert "1.2500 (perplexity 3.49) after step 20, the best so far" in drawn(view, 80)
+    for step, loss in ((30, 1.75), (40, 2.0)):
+        view = job_view.apply(evaluated(step, loss, best=False), view)
+    shown = drawn(job_view.apply(in_stage(1, 41, total=1), view), 80)
+    assert "2.0000 (perplexity 7.39) after step 40; best 1.2500 after step 20" in shown
+    assert "stage" not in shown
+
+
+def test_the_stage_is_named_where_there_are_several() -> None:
+    view = after(moved(job_pb2.JOB_STATE_RUNNING), in_stage(1, 5), evaluated(5, 1.5, best=True))
+    assert "persona on kitchen, stage 1 of 2" in drawn(view, 80)
+    later = job_view.apply(in_stage(2, 6), view)
+    assert "persona on kitchen, stage 2 of 2" in drawn(later, 80)
+    assert "held-out" not in drawn(later, 80), "the second stage has samples of its own"
+    own = job_view.apply(evaluated(7, 3.0, best=True, stage=2), later)
+    assert "held-out  3.0000" in drawn(own, 80)
+
+
+def test_an_evaluation_that_a_second_attempt_repeats_is_forgotten() -> None:
+    view = after(
+        in_stage(1, 10, total=1),
+        evaluated(10, 1.5, best=True),
+        in_stage(1, 20, total=1),
+        evaluated(20, 1.25, best=True),
+    )
+    resumed = job_view.apply(in_stage(1, 15, total=1), view)
+    assert "held-out  1.5000 (perplexity 4.48) after step 10\n" in _unpadded(drawn(resumed, 80))
+    again = job_view.apply(evaluated(20, 1.25, best=True), resumed)
+    assert [found.step for found in again.evaluations] == [10, 20]
+
+
+def _unpadded(shown: str) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+
+
+def test_the_end_says_what_was_best_and_that_it_came_early() -> None:
+    best = job_pb2.Evaluated(step=40, stage=1, loss=1.25, perplexity=3.49)
+    result = job_pb2.JobResult(adapter_digest="sha256:" + "a" * 64, steps=70, best=best)
+    spec = job_pb2.JobSpec(train=job_pb2.TrainSpec(stages=[job_pb2.TrainStage(steps=120)]))
+    plain_card = dict(job_record.outcome(job_pb2.Job(spec=spec, result=result)))
+    assert plain_card["held-out loss"] == "1.2500 (perplexity 3.49) at step 40, the best"
+    assert str(plain_card["trained"]).startswith("70 steps, 0 tokens")
+    assert "early" not in job_screen.outcome("persona", result)
+    result.stopped_early = True
+    early_card = dict(job_record.outcome(job_pb2.Job(spec=spec, result=result)))
+    assert str(early_card["trained"]).startswith("70 steps of 120, stopped early, 0 tokens")
+    said = job_screen.outcome("persona", result)
+    assert said.startswith("persona: 70 steps, stopped early, in ")
+    assert "held-out loss 1.2500 at step 40" in said
+
+
 def test_before_the_first_step_it_says_that_it_prepares() -> None:
     started = after(moved(job_pb2.JOB_STATE_QUEUED), moved(job_pb2.JOB_STATE_RUNNING))
     assert "preparing" in drawn(started, 80)
@@ -148,6 +220,8 @@ def test_sparklines() -> None:
     ("event", "said"),
     [
         (progress(48, 1.5), "step 48/120  loss 1.5000  182 tokens/s"),
+        (in_stage(2, 48), "step 48/120  stage 2/2  loss 1.0000  182 tokens/s"),
+        (in_stage(1, 48, total=1), "step 48/120  loss 1.0000  182 tokens/s"),
         (moved(job_pb2.JOB_STATE_PAUSED, message="By an operator."), "paused: By an operator."),
         (moved(job_pb2.JOB_STATE_QUEUED, cause=job_pb2.CAUSE_POWER_LOSS), "queued (power_loss)"),
         (
