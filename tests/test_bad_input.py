@@ -148,7 +148,11 @@ def adapter(lab: Lab) -> str:
         ("job submit unbased.yaml", 5, "Did you mean tiny"),
         ("job submit lost.yaml", 5, "no dataset file .*goood.jsonl"),
         ("job submit window.yaml", 2, r"`train.sequence_length` is 30,000; .* reads \d"),
-        ("job submit toolong.yaml --follow", 1, r"long.jsonl:2: .*sequence_length is 256"),
+        (
+            "job submit toolong.yaml --follow",
+            1,
+            r"long.jsonl:2: .*the base model reads 2048",
+        ),
         ("device show kitchn", 5, "Did you mean kitchen"),
         ("device label kitchn a=b", 5, "Did you mean kitchen"),
         ("device remove kitchn --yes", 5, "Did you mean kitchen"),

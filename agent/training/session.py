@@ -4,7 +4,6 @@ Only imported once the tokenizer's process is gone: from here on torch is loaded
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 from agent.memory.plan import Facts, Plan, choose
-from agent.training import checkpoint, heap, precision, token_file
+from agent.training import checkpoint, heap, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import export
@@ -189,7 +188,7 @@ class Session:
     def _report(self, report: worker_pb2.TrainingReport) -> None:
         """To the agent; and what is worth reading as a line of the worker's own log."""
         if line := told(report):
-            print(line, file=sys.stderr, flush=True)
+            own_log.say(line)
         self._send(report)
 
     def _log(self, text: str) -> None:

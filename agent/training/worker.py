@@ -11,11 +11,10 @@ tokenised by a child that is gone before torch is loaded.
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.training import preparation, recipe, token_file
+from agent.training import own_log, preparation, recipe, token_file
 from agent.training.commands import Commands
 from agent.training.failures import explain
 from agent.workers.channel import FrameReader, FrameWriter, attach
@@ -49,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _train(reader, reports)
     except Exception as error:  # noqa: BLE001  # decided here: it becomes the attempt's cause
-        traceback.print_exc()
+        own_log.say_error()
         with contextlib.suppress(BrokenPipeError):
             reports.write(worker_pb2.TrainingReport(failed=explain(error)))
         return 1
+    finally:
+        own_log.give_up()
     return 0
 
 
