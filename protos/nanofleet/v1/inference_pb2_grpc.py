@@ -39,6 +39,16 @@ class InferenceServiceStub:
                 request_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_stream(
+                '/nanofleet.v1.InferenceService/Embed',
+                request_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Score = channel.unary_stream(
+                '/nanofleet.v1.InferenceService/Score',
+                request_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.ScoreResponse.FromString,
+                _registered_method=True)
         self.LoadModel = channel.unary_unary(
                 '/nanofleet.v1.InferenceService/LoadModel',
                 request_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.LoadModelRequest.SerializeToString,
@@ -62,6 +72,22 @@ class InferenceServiceServicer:
     def Generate(self, request, context):
         """Streams text as it is generated; the last message carries finish_reason and usage.
         Loads the base model first if it is not in memory. Role: operator and up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """One message for each text, in their order. Computing it again changes nothing.
+        Role: operator and up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """How likely the model finds given answers: one message for each item, in their order.
+        Computing it again changes nothing. Role: operator and up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +121,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_stream_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_stream_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.ScoreRequest.FromString,
+                    response_serializer=protos_dot_nanofleet_dot_v1_dot_inference__pb2.ScoreResponse.SerializeToString,
             ),
             'LoadModel': grpc.unary_unary_rpc_method_handler(
                     servicer.LoadModel,
@@ -139,6 +175,60 @@ class InferenceService:
             '/nanofleet.v1.InferenceService/Generate',
             protos_dot_nanofleet_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
             protos_dot_nanofleet_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nanofleet.v1.InferenceService/Embed',
+            protos_dot_nanofleet_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            protos_dot_nanofleet_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nanofleet.v1.InferenceService/Score',
+            protos_dot_nanofleet_dot_v1_dot_inference__pb2.ScoreRequest.SerializeToString,
+            protos_dot_nanofleet_dot_v1_dot_inference__pb2.ScoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,14 @@ class InferenceServiceStub:
     """Streams text as it is generated; the last message carries finish_reason and usage.
     Loads the base model first if it is not in memory. Role: operator and up.
     """
+    Embed: _grpc.UnaryStreamMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
+    """One message for each text, in their order. Computing it again changes nothing.
+    Role: operator and up.
+    """
+    Score: _grpc.UnaryStreamMultiCallable[_inference_pb2.ScoreRequest, _inference_pb2.ScoreResponse]
+    """How likely the model finds given answers: one message for each item, in their order.
+    Computing it again changes nothing. Role: operator and up.
+    """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.LoadModelRequest, _inference_pb2.LoadModelResponse]
     """Role: operator and up."""
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.UnloadModelRequest, _inference_pb2.UnloadModelResponse]
@@ -48,6 +56,14 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Streams text as it is generated; the last message carries finish_reason and usage.
     Loads the base model first if it is not in memory. Role: operator and up.
+    """
+    Embed: _aio.UnaryStreamMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
+    """One message for each text, in their order. Computing it again changes nothing.
+    Role: operator and up.
+    """
+    Score: _aio.UnaryStreamMultiCallable[_inference_pb2.ScoreRequest, _inference_pb2.ScoreResponse]  # type: ignore[assignment]
+    """How likely the model finds given answers: one message for each item, in their order.
+    Computing it again changes nothing. Role: operator and up.
     """
     LoadModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.LoadModelRequest, _inference_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Role: operator and up."""
@@ -65,6 +81,26 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Streams text as it is generated; the last message carries finish_reason and usage.
         Loads the base model first if it is not in memory. Role: operator and up.
+        """
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _inference_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.EmbedResponse], _abc.AsyncIterator[_inference_pb2.EmbedResponse]]:
+        """One message for each text, in their order. Computing it again changes nothing.
+        Role: operator and up.
+        """
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _inference_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.ScoreResponse], _abc.AsyncIterator[_inference_pb2.ScoreResponse]]:
+        """How likely the model finds given answers: one message for each item, in their order.
+        Computing it again changes nothing. Role: operator and up.
         """
 
     @_abc_1.abstractmethod

@@ -420,24 +420,32 @@ class InferenceCommand(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___OpenModel: ...
     @_builtins.property
     def start(self) -> Global___StartGeneration: ...
     @_builtins.property
     def cancel(self) -> Global___CancelGeneration: ...
+    @_builtins.property
+    def embed(self) -> Global___StartEmbedding: ...
+    @_builtins.property
+    def score(self) -> Global___StartScoring: ...
     def __init__(
         self,
         *,
         open: Global___OpenModel | None = ...,
         start: Global___StartGeneration | None = ...,
         cancel: Global___CancelGeneration | None = ...,
+        embed: Global___StartEmbedding | None = ...,
+        score: Global___StartScoring | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "open", b"open", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "embed", b"embed", "open", b"open", "score", b"score", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "open", b"open", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "embed", b"embed", "open", b"open", "score", b"score", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["open", "start", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["open", "start", "cancel", "embed", "score"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -450,19 +458,23 @@ class OpenModel(_message.Message):
     BASE_PATH_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     base_path: _builtins.str
     context_length: _builtins.int
     threads: _builtins.int
+    streams: _builtins.int
+    """Answers at once; 0: as many as pay, which the worker measures."""
     def __init__(
         self,
         *,
         base_path: _builtins.str = ...,
         context_length: _builtins.int = ...,
         threads: _builtins.int = ...,
+        streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "context_length", b"context_length", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "context_length", b"context_length", "streams", b"streams", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,7 +491,9 @@ class StartGeneration(_message.Message):
     adapter_path: _builtins.str
     """The GGUF LoRA of request.adapter_digest; empty without an adapter."""
     @_builtins.property
-    def request(self) -> _inference_pb2.GenerateRequest: ...
+    def request(self) -> _inference_pb2.GenerateRequest:
+        """Its deadline_s counts from here on."""
+
     def __init__(
         self,
         *,
@@ -496,7 +510,63 @@ class StartGeneration(_message.Message):
 Global___StartGeneration: _TypeAlias = StartGeneration  # noqa: Y015
 
 @_typing.final
+class StartEmbedding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    adapter_path: _builtins.str
+    """As in StartGeneration."""
+    @_builtins.property
+    def request(self) -> _inference_pb2.EmbedRequest: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        request: _inference_pb2.EmbedRequest | None = ...,
+        adapter_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartEmbedding: _TypeAlias = StartEmbedding  # noqa: Y015
+
+@_typing.final
+class StartScoring(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    adapter_path: _builtins.str
+    """As in StartGeneration."""
+    @_builtins.property
+    def request(self) -> _inference_pb2.ScoreRequest: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        request: _inference_pb2.ScoreRequest | None = ...,
+        adapter_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartScoring: _TypeAlias = StartScoring  # noqa: Y015
+
+@_typing.final
 class CancelGeneration(_message.Message):
+    """Of a request of any kind."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -524,6 +594,8 @@ class InferenceReport(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     WORKER_FAILED_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___ModelOpened: ...
     @_builtins.property
@@ -534,6 +606,10 @@ class InferenceReport(_message.Message):
     def worker_failed(self) -> Global___WorkerFailed:
         """The model could not be opened, or the engine is unusable: the worker ends after it."""
 
+    @_builtins.property
+    def embedding(self) -> Global___EmbeddingReport: ...
+    @_builtins.property
+    def score(self) -> Global___ScoreReport: ...
     def __init__(
         self,
         *,
@@ -541,12 +617,14 @@ class InferenceReport(_message.Message):
         chunk: Global___GenerationChunk | None = ...,
         failed: Global___GenerationFailed | None = ...,
         worker_failed: Global___WorkerFailed | None = ...,
+        embedding: Global___EmbeddingReport | None = ...,
+        score: Global___ScoreReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "failed", b"failed", "opened", b"opened", "report", b"report", "worker_failed", b"worker_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "failed", b"failed", "opened", b"opened", "report", b"report", "worker_failed", b"worker_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["opened", "chunk", "failed", "worker_failed"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["opened", "chunk", "failed", "worker_failed", "embedding", "score"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
@@ -560,10 +638,13 @@ class ModelOpened(_message.Message):
     LOAD_S_FIELD_NUMBER: _builtins.int
     ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     FILE_BYTES_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     load_s: _builtins.float
     anonymous_bytes: _builtins.int
     file_bytes: _builtins.int
+    streams: _builtins.int
+    """Answers at once."""
     def __init__(
         self,
         *,
@@ -571,10 +652,11 @@ class ModelOpened(_message.Message):
         load_s: _builtins.float = ...,
         anonymous_bytes: _builtins.int = ...,
         file_bytes: _builtins.int = ...,
+        streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "context_length", b"context_length", "file_bytes", b"file_bytes", "load_s", b"load_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "context_length", b"context_length", "file_bytes", b"file_bytes", "load_s", b"load_s", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,7 +688,55 @@ class GenerationChunk(_message.Message):
 Global___GenerationChunk: _TypeAlias = GenerationChunk  # noqa: Y015
 
 @_typing.final
+class EmbeddingReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    @_builtins.property
+    def response(self) -> _inference_pb2.EmbedResponse: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        response: _inference_pb2.EmbedResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingReport: _TypeAlias = EmbeddingReport  # noqa: Y015
+
+@_typing.final
+class ScoreReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    @_builtins.property
+    def response(self) -> _inference_pb2.ScoreResponse: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        response: _inference_pb2.ScoreResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreReport: _TypeAlias = ScoreReport  # noqa: Y015
+
+@_typing.final
 class GenerationFailed(_message.Message):
+    """A request of any kind."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
