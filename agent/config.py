@@ -18,6 +18,7 @@
     [inference]
     threads = 0              # 0: all cores but one
     context_length = 2048
+    streams = 0              # answers at once with one adapter; 0: as many as pay, measured
 
     [telemetry]
     period_s = 1.0
@@ -68,6 +69,7 @@ class Training:
 class Inference:
     threads: int = 0
     context_length: int = 2048
+    streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ class Agent:
                 adapters=adapters,
                 log=state / "inference.log",
                 context_length=config.inference.context_length,
+                streams=config.inference.streams,
                 threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
                 residents=self._residents,
                 limit=self._limit("inference"),

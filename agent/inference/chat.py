@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from agent.inference.engine import Message
-from agent.inference.failures import no_chat_template, unknown_role
+from agent.inference.failures import no_answer, no_chat_template, unknown_role
 from agent.tokens.disguise import Disguise
+from agent.tokens.turns import TurnEnds
 from agent.tokens.vocabulary import Vocabulary
 from artifacts.chat_template import ChatTemplate
 
@@ -26,13 +27,34 @@ class Chat:
 
     def tokens(self, messages: Sequence[Message]) -> list[int]:
         """The prompt up to where the assistant begins. Raises InvalidRequest or Refused."""
+        disguise, hidden = self._hidden(messages)
+        return self._vocabulary.with_bos(disguise.tokens(self._template.prompt(hidden)))
+
+    def with_answer(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """The prompt, and the last message as its answer with the end of the turn, as training
+        labels it. Raises InvalidRequest or Refused."""
+        if messages[-1].role != "assistant":
+            raise no_answer()
+        disguise, hidden = self._hidden(messages)
+        prompt = self._template.prompt(hidden[:-1])
+        whole = self._template.conversation(hidden)
+        end = self._turn_ends.after(whole, len(prompt))
+        if not whole.startswith(prompt) or end is None:
+            raise no_answer()
+        tokens = self._vocabulary.with_bos(disguise.tokens(prompt))
+        return tokens, disguise.tokens(whole[len(prompt) : end])
+
+    def _hidden(self, messages: Sequence[Message]) -> tuple[Disguise, list[Message]]:
         for message in messages:
             # Most templates write any role as it is: text from outside, next to control tokens.
             if message.role not in ROLES:
                 raise unknown_role(message.role)
         disguise = Disguise(self._vocabulary, (message.content for message in messages))
-        hidden = [Message(m.role, disguise.hide(m.content)) for m in messages]
-        return self._vocabulary.with_bos(disguise.tokens(self._template.prompt(hidden)))
+        return disguise, [Message(m.role, disguise.hide(m.content)) for m in messages]
+
+    @cached_property
+    def _turn_ends(self) -> TurnEnds:
+        return TurnEnds(self._vocabulary)
 
     @cached_property
     def _template(self) -> ChatTemplate:

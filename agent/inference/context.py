@@ -1,19 +1,20 @@
 """A llama.cpp context: the attention cache, and running the model over tokens.
 
-Tokens go in by 64, and logits come out for the newest one only: with a vocabulary of 262,144 the
-compute buffer is 519 MiB at llama.cpp's defaults, 64 MiB with batches of 64, and 4 MiB when the
-outputs are bounded as well. A cancelled request is noticed between batches and, by the abort
-callback, inside one.
+Tokens go in by 64, and outputs come out for 16 of them at most: with a vocabulary of 262,144 the
+compute buffer is 519 MiB at llama.cpp's defaults, 64 MiB with batches of 64, and 16 MiB when the
+outputs are bounded as well, of which an answer, which needs one row, touches one. A cancelled
+request is noticed between batches and, by the abort callback, inside one.
 """
 
 import ctypes
-import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from math import isfinite
 
 import llama_cpp
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.inference import binding
 from agent.inference.adapters import AdapterHandle
@@ -23,6 +24,8 @@ from agent.tokens.vocabulary import ModelHandle
 from protos.errors import InternalError, OutOfMemory
 
 BATCH_TOKENS = 64
+# Rows of logits or hidden states that one batch may give back.
+OUTPUT_ROWS = 16
 # Up to here the whole cache is kept even where the model looks back over a window only (52 MiB for
 # a 1B model at 2,048), so that a prefix can be reused. Also then llama.cpp gives cells that a
 # window has left behind to another sequence when it meets them first: `keepable` always asks.
@@ -30,12 +33,27 @@ FULL_CACHE_TOKENS = 2048
 _ABORTED = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens of one sequence in a batch, from ``position`` on."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    # How many of the last ones give an output.
+    outputs: int
+
+
 class Context:
     def __init__(self, model: ModelHandle, options: EngineOptions, sequences: int) -> None:
         self._owned = ExitStack()
-        self._watched: threading.Event | None = None
+        self._is_cancelled: Callable[[], bool] = _never
         self._adapter: tuple[AdapterHandle, float] | None = None
         self._window: int = llama_cpp.llama_model_n_swa(model)
+        self._width: int = llama_cpp.llama_model_n_embd(model)
+        self._vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(
+            llama_cpp.llama_model_get_vocab(model)
+        )
         binding.log.clear()
         self.handle: int = llama_cpp.llama_init_from_model(model, _params(options, sequences))
         if not self.handle:
@@ -52,9 +70,9 @@ class Context:
         self._abort = llama_cpp.ggml_abort_callback(lambda _data: self._is_cancelled())
         llama_cpp.llama_set_abort_callback(self.handle, self._abort, None)
 
-    def watch(self, cancelled: threading.Event | None) -> None:
-        """From now on ``decode`` ends early when this event is set."""
-        self._watched = cancelled
+    def watch(self, is_cancelled: Callable[[], bool] | None) -> None:
+        """From now on a computation ends early when this is true; asked from inside, often."""
+        self._is_cancelled = is_cancelled or _never
 
     def wear(self, adapter: AdapterHandle | None, scale: float = 1.0) -> None:
         """Applies one adapter, or none. Setting the same one again is free."""
@@ -80,11 +98,21 @@ class Context:
         """
         for start in range(0, len(tokens), BATCH_TOKENS):
             part = tokens[start : start + BATCH_TOKENS]
-            self._fill(sequence, part, position + start)
-            if self._is_cancelled() or not self._run():
-                self.drop(sequence, position + start)
+            if not self.run([Span(sequence, position + start, part, 1)]):
                 return start
         return len(tokens)
+
+    def run(self, spans: Sequence[Span]) -> bool:
+        """One batch; an output's row is its token's place in the batch.
+
+        False when it was cancelled: then none of its tokens is in the cache.
+        """
+        self._fill(spans)
+        if not self._is_cancelled() and self._computed():
+            return True
+        for span in spans:
+            self.drop(span.sequence, span.position)
+        return False
 
     def keepable(self, sequence: int, keep: int) -> int:
         """``keep``, when the cache can go on there; 0 when the sequence must be computed anew."""
@@ -95,25 +123,47 @@ class Context:
         """Forgets the sequence from ``position`` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
-    def logits_are_finite(self, vocabulary_size: int) -> bool:
+    def logits(self, row: int = -1) -> NDArray[np.float32]:
+        """Of the last batch, valid until the next; -1 is its last output."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
+
+    def logits_are_finite(self, row: int = -1) -> bool:
         """NaN and infinity show in the largest logit; one pass, 0.1 ms at 262,144."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
-        return isfinite(np.ctypeslib.as_array(pointer, shape=(vocabulary_size,)).max())
+        return isfinite(self.logits(row).max())
+
+    @contextmanager
+    def giving_hidden_states(self) -> Iterator[None]:
+        """Inside, each token of a batch gives its final hidden state, so OUTPUT_ROWS at most."""
+        llama_cpp.llama_set_embeddings(self.handle, True)
+        try:
+            yield
+        finally:
+            llama_cpp.llama_set_embeddings(self.handle, False)
+
+    def hidden_state(self, row: int) -> NDArray[np.float32]:
+        """Of the last batch, after the model's last norm; valid until the next."""
+        pointer = llama_cpp.llama_get_embeddings_ith(self.handle, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._width,))
 
     def close(self) -> None:
         self._owned.close()
 
-    def _fill(self, sequence: int, tokens: Sequence[int], position: int) -> None:
+    def _fill(self, spans: Sequence[Span]) -> None:
         batch = self._batch
-        batch.n_tokens = len(tokens)
-        for at, token in enumerate(tokens):
-            batch.token[at] = token
-            batch.pos[at] = position + at
-            batch.n_seq_id[at] = 1
-            batch.seq_id[at][0] = sequence
-            batch.logits[at] = at == len(tokens) - 1
+        at = 0
+        for span in spans:
+            first_output = len(span.tokens) - span.outputs
+            for number, token in enumerate(span.tokens):
+                batch.token[at] = token
+                batch.pos[at] = span.position + number
+                batch.n_seq_id[at] = 1
+                batch.seq_id[at][0] = span.sequence
+                batch.logits[at] = number >= first_output
+                at += 1
+        batch.n_tokens = at
 
-    def _run(self) -> bool:
+    def _computed(self) -> bool:
         """False when the abort callback ended it."""
         binding.log.clear()
         code = llama_cpp.llama_decode(self.handle, self._batch)
@@ -121,8 +171,9 @@ class Context:
             raise InternalError(f"llama_decode returned {code}.", why=binding.log.explanation())
         return bool(code == 0)
 
-    def _is_cancelled(self) -> bool:
-        return self._watched is not None and self._watched.is_set()
+
+def _never() -> bool:
+    return False
 
 
 def _params(options: EngineOptions, sequences: int) -> object:
@@ -130,8 +181,7 @@ def _params(options: EngineOptions, sequences: int) -> object:
     params.n_ctx = options.context_length
     params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.n_seq_max = sequences
-    # Fewer than one for each sequence is refused, by an assertion.
-    params.n_outputs_max = sequences
+    params.n_outputs_max = OUTPUT_ROWS
     params.kv_unified = True
     params.n_threads = params.n_threads_batch = options.threads
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO

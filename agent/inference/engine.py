@@ -18,6 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import ClassVar, TypeAlias
 
 from agent.inference.failures import unsupported
+from protos.errors import NanofleetError
 
 DEFAULT_CONTEXT_LENGTH = 2048
 DEFAULT_MAX_TOKENS = 256
@@ -38,6 +39,8 @@ class Feature(enum.Enum):
 class EngineOptions:
     context_length: int = DEFAULT_CONTEXT_LENGTH
     threads: int = 1
+    # Answers at once of engines that can; 0: as many as pay, measured when the model is opened.
+    streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,3 +258,32 @@ class Engine(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Answer:
+    """A request that an engine is answering together with others."""
+
+
+class BatchingEngine(Engine):
+    """An engine that may compute several answers with one adapter in the same batches.
+
+    A request gets the tokens that it gets alone, up to what floating point makes of another order
+    of additions.
+    """
+
+    # How many at once are worth it on this machine.
+    streams: int = 1
+
+    @abstractmethod
+    def begin(self, request: Request, cancelled: threading.Event) -> Answer | None:
+        """Takes the request in. None when it cannot run beside those that do: later it can, and
+        alone it always can. Raises what is wrong with it."""
+
+    @abstractmethod
+    def step(self) -> list[tuple[Answer, Piece | NanofleetError]]:
+        """Computes one batch for all of them: what is new of each. One that has ended or failed is
+        over, and no longer among them."""
+
+    @abstractmethod
+    def end(self, answer: Answer) -> None:
+        """Gives an answer up; nothing happens when it is over."""

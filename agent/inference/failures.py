@@ -97,7 +97,25 @@ def base_not_finite() -> Refused:
     )
 
 
-def invalid_sampling(name: str, value: float, allowed: str) -> InvalidRequest:
+def text_too_long(tokens: int, context_length: int, field: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"A text has {tokens} tokens; the context has {context_length}.",
+        why="All of it has to be read at once.",
+        fix="Split it, or load the model with a larger context_length.",
+        reason=PROMPT_TOO_LONG,
+        field=field,
+    )
+
+
+def nothing_to_read(field: str) -> InvalidRequest:
+    return InvalidRequest(
+        "There is nothing to read in one of the texts, or in all of them.",
+        fix="Leave out what is empty.",
+        field=field,
+    )
+
+
+def invalid_sampling(name: str, value: object, allowed: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is {value}.",
         why=f"It must be {allowed}.",
@@ -108,10 +126,31 @@ def invalid_sampling(name: str, value: float, allowed: str) -> InvalidRequest:
 
 def nothing_allowed() -> InvalidRequest:
     return InvalidRequest(
-        "logit_bias forbids every token of the vocabulary.",
+        "Every token of the vocabulary is forbidden.",
+        why="logit_bias, suppress_tokens and suppress_texts leave none.",
         fix="Leave one token at least that can be chosen.",
         reason=INVALID_SAMPLING,
         field="sampling.logit_bias",
+    )
+
+
+def nothing_left() -> InvalidRequest:
+    return InvalidRequest(
+        "The answer cannot go on.",
+        why="What may come next by the grammar is suppressed, or no token of this model spells it.",
+        fix="Suppress less, or allow more in the grammar.",
+        reason=INVALID_SAMPLING,
+        field="grammar",
+    )
+
+
+def invalid_grammar(why: str, field: str = "gbnf") -> InvalidRequest:
+    return InvalidRequest(
+        "The grammar does not compile." if field == "gbnf" else "The JSON schema cannot be used.",
+        why=why,
+        fix="Mend it, and send the request again.",
+        reason=INVALID_GRAMMAR,
+        field=field,
     )
 
 
@@ -133,6 +172,15 @@ def unknown_role(role: str) -> InvalidRequest:
     )
 
 
+def no_answer() -> InvalidRequest:
+    return InvalidRequest(
+        "There is no answer to score in one of the chats.",
+        why="The last message must be the assistant's, and the template must end its turn.",
+        fix="End the chat with the answer, or score a prompt and a completion.",
+        field="items",
+    )
+
+
 def empty_prompt() -> InvalidRequest:
     return InvalidRequest("The prompt is empty.", fix="Send a prompt or messages.", field="prompt")
 
@@ -143,10 +191,19 @@ def empty_stop() -> InvalidRequest:
     )
 
 
+def deadline_passed(waited_s: float) -> TimedOut:
+    return TimedOut(
+        f"The request's turn did not come within its deadline: it has waited {waited_s:.1f} s.",
+        why="Others were before it; nothing of it was computed.",
+        fix="Send it again with a later deadline or a higher priority.",
+        reason=DEADLINE_PASSED,
+    )
+
+
 def busy(waiting: int, retry_after_s: float) -> Busy:
     return Busy(
-        f"{waiting} requests wait already.",
-        fix=f"Try again after {retry_after_s:g} s.",
+        f"{waiting} requests are under way or wait already.",
+        fix=f"Try again after {retry_after_s:.1f} s.",
         reason=BUSY,
         retry_after_s=retry_after_s,
     )

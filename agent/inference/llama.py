@@ -11,38 +11,50 @@ weights in another layout on most Arm processors. Frees run in the reverse order
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
+import numpy as np
 
-from agent.inference import binding, failures
+from agent.inference import batching, binding, failures
 from agent.inference.adapters import AdapterPool
 from agent.inference.chat import Chat
+from agent.inference.choice import ChoiceMaker
 from agent.inference.completion import Completion
-from agent.inference.context import Context
+from agent.inference.context import Context, Span
 from agent.inference.engine import (
     Adapter,
-    Engine,
+    Answer,
+    BatchingEngine,
+    Embedding,
+    EmbedRequest,
     EngineOptions,
-    Finish,
+    Feature,
     Message,
     Piece,
     Request,
+    Sample,
+    Score,
+    ScoreRequest,
 )
-from agent.inference.prefix import PrefixCache
-from agent.inference.sampler import Sampler
-from agent.inference.turn import Turn
+from agent.inference.reading import Reader
+from agent.inference.sequences import Sequences
+from agent.inference.streams import News, Stream, Streams
 from agent.tokens.vocabulary import ModelHandle, Vocabulary
-from protos.errors import InvalidRequest, OutOfMemory
+from protos.errors import InternalError, InvalidRequest, NanofleetError, OutOfMemory
 
-# Prefixes kept at the same time, for clients or adapters that take turns.
+# Prefixes kept at the same time, for clients or adapters that take turns; also the most streams.
 SEQUENCES = 4
+# Batches of each size when it is measured how many streams pay; the fastest one counts.
+PROBES = 3
 
 
-class LlamaEngine(Engine):
+class LlamaEngine(BatchingEngine):
+    features = frozenset(Feature)
+
     def __init__(
         self, base: Path, options: EngineOptions, clock: Callable[[], float] = time.perf_counter
     ) -> None:
@@ -56,12 +68,17 @@ class LlamaEngine(Engine):
             options = replace(options, context_length=self.context_length)
             self.vocabulary = Vocabulary(model)
             self._chat = Chat(_chat_template(model), self.vocabulary)
+            self._choices = ChoiceMaker(self.vocabulary)
             self._context = Context(model, options, SEQUENCES)
             owned.callback(self._context.close)
             self._adapters = AdapterPool(model, self._context.take_off)
             owned.callback(self._adapters.close)
-            self._cache = PrefixCache(self.context_length, SEQUENCES)
+            self._sequences = Sequences(self._context, self.context_length, SEQUENCES)
+            self._reader = Reader(self._context, self._sequences)
+            self._streams = Streams(self._context, self._sequences, clock)
+            self._worn: Hashable = None
             self._warm_up(base)
+            self.streams = min(options.streams, SEQUENCES) or self._worthwhile_streams()
             self._owned = owned.pop_all()
 
     @classmethod
@@ -74,19 +91,65 @@ class LlamaEngine(Engine):
         return self._chat.tokens(prompt)
 
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
+        stream = self.begin(request, cancelled)
+        if stream is None:
+            raise InternalError("The engine was asked for one answer while it gives another.")
+        try:
+            while stream in self._streams:
+                for _, news in self.step():
+                    if isinstance(news, NanofleetError):
+                        raise news
+                    yield news
+        finally:
+            self.end(stream)
+
+    def begin(self, request: Request, cancelled: threading.Event) -> Stream | None:
+        if self._streams and _key(request.adapter) != self._worn:
+            return None
         prompt = self._checked_prompt(request)
         limit = min(request.max_tokens, self.context_length - len(prompt))
-        completion = Completion(request.stop, limit)
-        with closing(Sampler(request.sampling, self.vocabulary.size)) as sampler:
-            sampler.see(prompt)
+        with ExitStack() as owned:
+            choice = self._choices.make(request, prompt)
+            owned.callback(choice.close)
             self._wear(request.adapter)
-            turn = self._begin(request, prompt, limit)
-            self._context.watch(cancelled)
-            try:
-                yield from self._answer(turn, sampler, completion)
-            finally:
-                self._context.watch(None)
-                self._cache.record(turn.sequence, turn.key, turn.held)
+            turn = self._sequences.claim(self._worn, prompt, limit)
+            if turn is None:
+                return None
+            owned.pop_all()
+        stream = Stream(turn, choice, Completion(request.stop, limit), cancelled)
+        self._streams.add(stream)
+        return stream
+
+    def step(self) -> list[News]:
+        return self._streams.step()
+
+    def end(self, answer: Answer) -> None:
+        assert isinstance(answer, Stream)
+        self._streams.end(answer)
+
+    def embed(self, request: EmbedRequest, cancelled: threading.Event) -> Iterator[Embedding]:
+        texts = [self._plain(text) for text in request.texts]
+        self._check_lengths(texts, "texts")
+        self._wear(request.adapter)
+        for tokens in texts:
+            mean = self._reader.mean_hidden_state(self._worn, tokens, cancelled)
+            if mean is None:
+                return
+            length = float(np.linalg.norm(mean)) if request.normalized else 1.0
+            yield Embedding((mean / (length or 1.0)).tolist(), len(tokens))
+
+    def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
+        samples = [self._parts(sample) for sample in request.samples]
+        self._check_lengths([prompt + answer for prompt, answer in samples], "items")
+        self._wear(request.adapter)
+        for prompt, answer in samples:
+            # Nothing stands before the first token from which to predict it.
+            first = max(1, len(prompt))
+            tokens = prompt + answer
+            total = self._reader.logprob_sum(self._worn, tokens, first, cancelled)
+            if total is None:
+                return
+            yield Score(total, len(tokens) - first, len(prompt))
 
     def close(self) -> None:
         self._owned.close()
@@ -103,62 +166,68 @@ class LlamaEngine(Engine):
             raise failures.prompt_too_long(len(tokens), self.context_length)
         return tokens
 
+    def _check_lengths(self, texts: Sequence[Sequence[int]], field: str) -> None:
+        if not texts:
+            raise failures.nothing_to_read(field)
+        longest = max(map(len, texts))
+        if longest > self.context_length:
+            raise failures.text_too_long(longest, self.context_length, field)
+
+    def _plain(self, text: str) -> list[int]:
+        if not text:
+            raise failures.nothing_to_read("texts")
+        return self.vocabulary.with_bos(self.vocabulary.plain(text))
+
+    def _parts(self, sample: Sample) -> tuple[list[int], list[int]]:
+        """What stands before, and what is scored: the tokens that training makes of it."""
+        if sample.messages:
+            return self._chat.with_answer(sample.messages)
+        if not sample.completion:
+            raise failures.nothing_to_read("items")
+        answer = [*self.vocabulary.plain(sample.completion), self.vocabulary.eos]
+        if sample.prompt:
+            return self.vocabulary.with_bos(self.vocabulary.plain(sample.prompt)), answer
+        whole = self.vocabulary.with_bos(answer)
+        before = len(whole) - len(answer)
+        return whole[:before], whole[before:]
+
     def _wear(self, adapter: Adapter | None) -> None:
         if adapter is None:
             self._context.wear(None)
         else:
             self._context.wear(self._adapters.get(adapter), adapter.scale)
-
-    def _begin(self, request: Request, prompt: list[int], limit: int) -> Turn:
-        """Makes room in the attention cache and takes over what it holds of the prompt."""
-        key = (request.adapter.digest, request.adapter.scale) if request.adapter else None
-        plan = self._cache.plan(key, prompt, limit)
-        for sequence in plan.evict:
-            self._cache.forget(sequence)
-            self._context.drop(sequence)
-        keep = self._context.keepable(plan.sequence, plan.keep) if plan.keep else 0
-        self._context.drop(plan.sequence, keep)
-        return Turn(key, plan.sequence, prompt, keep, self._clock)
-
-    def _answer(self, turn: Turn, sampler: Sampler, completion: Completion) -> Iterator[Piece]:
-        with turn.prefill:
-            finish = self._advance(turn, turn.prompt[turn.cached :])
-        while finish is None:
-            with turn.decode:
-                finish = self._choose(turn, sampler, completion)
-            if finish is None:
-                if piece := completion.piece():
-                    yield piece
-                with turn.decode:
-                    finish = self._advance(turn, completion.tokens[-1:])
-        yield completion.last(finish, turn.usage(len(completion.tokens)))
-
-    def _choose(self, turn: Turn, sampler: Sampler, completion: Completion) -> Finish | None:
-        if not self._context.logits_are_finite(self.vocabulary.size):
-            # What led to them is poisoned as well.
-            turn.held.clear()
-            self._context.drop(turn.sequence)
-            raise failures.adapter_not_finite() if turn.key else failures.base_not_finite()
-        token = sampler.choose(self._context.handle)
-        if self.vocabulary.ends_answer(token):
-            return Finish.STOP
-        return completion.add(token, self.vocabulary.bytes_of(token))
-
-    def _advance(self, turn: Turn, tokens: Sequence[int]) -> Finish | None:
-        """Computes ``tokens`` after what the sequence holds."""
-        done = self._context.decode(turn.sequence, tokens, len(turn.held))
-        turn.held.extend(tokens[:done])
-        return None if done == len(tokens) else Finish.CANCELED
+        self._worn = _key(adapter)
 
     def _warm_up(self, base: Path) -> None:
         """One token: reads the weights into the page cache and shows whether they work at all."""
-        self._context.decode(0, [max(self.vocabulary.bos, 0)], 0)
-        if not self._context.logits_are_finite(self.vocabulary.size):
+        self._probe(1)
+        if not self._context.logits_are_finite():
             raise InvalidRequest(
                 f"{base.name} is unusable: its output is not finite.",
                 fix="Import the base model again.",
             )
-        self._context.drop(0)
+
+    def _worthwhile_streams(self) -> int:
+        """Measured here and now: it depends on the board, the build and the weights' type. In
+        turns, so that whatever else the board does concerns all sizes alike."""
+        sizes = (1, 2, SEQUENCES)
+        rounds = [{size: self._probe(size) for size in sizes} for _ in range(PROBES)]
+        return batching.worthwhile({size: min(took[size] for took in rounds) for size in sizes})
+
+    def _probe(self, streams: int) -> float:
+        """The seconds of a batch with one token of each of so many sequences."""
+        tokens = [max(self.vocabulary.bos, 0)]
+        began_s = self._clock()
+        self._context.run([Span(sequence, 0, tokens, 1) for sequence in range(streams)])
+        took_s = self._clock() - began_s
+        for sequence in range(streams):
+            self._context.drop(sequence)
+        return took_s
+
+
+def _key(adapter: Adapter | None) -> Hashable:
+    """What a cached prefix belongs to, beside its tokens."""
+    return (adapter.digest, adapter.scale) if adapter else None
 
 
 def _load(base: Path) -> ModelHandle:

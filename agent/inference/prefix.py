@@ -29,33 +29,51 @@ class _Prefix:
 
 
 class PrefixCache:
-    """What the sequences 0 to ``sequences - 1`` hold; ``cells`` is the room for all of them."""
+    """What the sequences 0 to ``sequences - 1`` hold; ``cells`` is the room for all of them.
+
+    A sequence is unused, held (a prefix of an earlier request), or claimed by a running request.
+    """
 
     def __init__(self, cells: int, sequences: int) -> None:
         self._cells = cells
         self._unused = list(range(sequences))
         # Least recently used first.
         self._held: dict[int, _Prefix] = {}
+        # So many cells are set aside for each.
+        self._claimed: dict[int, int] = {}
 
-    def plan(self, key: Hashable, prompt: Sequence[int], reserve: int) -> Plan:
-        """Where to compute ``prompt``, with ``reserve`` tokens after it.
+    def claim(self, key: Hashable, prompt: Sequence[int], reserve: int) -> Plan | None:
+        """Where to compute ``prompt``, with ``reserve`` tokens after it; None when that does not
+        fit beside the running requests. It is claimed until ``record``.
 
         The last token of the prompt is never reused: its logits are needed.
         """
+        needed = len(prompt) + reserve
         sequence, keep = self._longest(key, prompt[:-1])
         if not keep:
-            sequence = self._unused[0] if self._unused else next(iter(self._held))
-        return Plan(sequence, keep, self._evictions(sequence, len(prompt) + reserve))
+            free = [*self._unused, *self._held]
+            if not free:
+                return None
+            sequence = free[0]
+        if needed + sum(self._claimed.values()) > self._cells:
+            return None
+        evict = self._evictions(sequence, needed)
+        for other in (*evict, sequence):
+            self._forget(other)
+        self._unused.remove(sequence)
+        self._claimed[sequence] = needed
+        return Plan(sequence, keep, evict)
 
     def record(self, sequence: int, key: Hashable, tokens: Sequence[int]) -> None:
-        """The sequence now holds exactly ``tokens``, computed under ``key``."""
-        self.forget(sequence)
+        """The request is over: its sequence holds exactly ``tokens``, computed under ``key``."""
+        del self._claimed[sequence]
         if tokens:
-            self._unused.remove(sequence)
             self._held[sequence] = _Prefix(key, tuple(tokens))
+        else:
+            self._unused.append(sequence)
 
-    def forget(self, sequence: int) -> None:
-        """The sequence is empty, or holds what must not be used again."""
+    def _forget(self, sequence: int) -> None:
+        """The held sequence is empty, or holds what must not be used again."""
         if self._held.pop(sequence, None):
             self._unused.append(sequence)
 
@@ -70,7 +88,8 @@ class PrefixCache:
 
     def _evictions(self, keep: int, needed: int) -> tuple[int, ...]:
         others = [(s, len(prefix.tokens)) for s, prefix in self._held.items() if s != keep]
-        excess = needed + sum(size for _, size in others) - self._cells
+        claimed = sum(self._claimed.values())
+        excess = needed + claimed + sum(size for _, size in others) - self._cells
         evict = []
         for sequence, size in others:
             if excess <= 0:

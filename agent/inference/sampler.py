@@ -6,17 +6,23 @@ own chain has them before top-k, its header advises against that), top-p, min-p,
 seeded draw. At temperature 0 the most likely token is taken and the filters that cannot change it
 are left out.
 
+A grammar and texts that must not be said (Constraints) judge the chosen token only. When one of
+them turns it down, the choice is made once more among the tokens that they all permit.
+
 llama.cpp computes in 32 bits and checks nothing: a value that makes a logit infinite gives no
 error but always the last token of the vocabulary. So the ranges end where that could begin.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import NewType
+from typing import NewType, Protocol
 
 import llama_cpp
 
+from agent.inference import suppression
+from agent.inference.candidates import Candidates, SamplerHandle
+from agent.inference.context import Context
 from agent.inference.engine import Sampling
 from agent.inference.failures import invalid_sampling, nothing_allowed
 
@@ -40,19 +46,24 @@ def check(sampling: Sampling, vocabulary_size: int) -> None:
     _check_range("min_p", sampling.min_p, 0, 1)
     if sampling.repeat_penalty != 0:
         _check_range("repeat_penalty", sampling.repeat_penalty, LEAST_PENALTY, 100)
-    _check_bias(sampling.logit_bias, vocabulary_size)
+    _check_tokens("logit_bias", sampling.logit_bias, vocabulary_size)
+    _check_tokens("suppress_tokens", sampling.suppress_tokens, vocabulary_size)
+    _check_bias(sampling.logit_bias)
+    suppression.check(sampling.suppress_texts)
 
 
-def _check_bias(biases: Mapping[int, float], vocabulary_size: int) -> None:
-    for token, bias in biases.items():
+def _check_tokens(name: str, tokens: Iterable[int], vocabulary_size: int) -> None:
+    for token in tokens:
         if not 0 <= token < vocabulary_size:
-            raise invalid_sampling("logit_bias", token, f"for tokens below {vocabulary_size}")
+            raise invalid_sampling(name, token, f"for tokens below {vocabulary_size}")
+
+
+def _check_bias(biases: Mapping[int, float]) -> None:
+    for bias in biases.values():
         if bias != -math.inf and not abs(bias) <= MOST_BIAS:
             raise invalid_sampling(
                 "logit_bias", bias, "from -1,000,000 to 1,000,000, or minus infinity"
             )
-    if list(biases.values()).count(-math.inf) == vocabulary_size:
-        raise nothing_allowed()
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -61,38 +72,90 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise invalid_sampling(name, value, f"at least {low:g}{upper}")
 
 
-class Sampler:
-    """A chain for one request: it remembers the tokens that it has seen. Close it after use."""
+class Constraint(Protocol):
+    """What the answer may say next, beside what is likely."""
 
-    def __init__(self, sampling: Sampling, vocabulary_size: int) -> None:
-        check(sampling, vocabulary_size)
+    def permits(self, token: int) -> bool: ...
+
+    def restrict(self, candidates: Candidates) -> None:
+        """Makes minus infinity of the logits that are not permitted."""
+
+    def take(self, token: int) -> None:
+        """The token is a part of the answer."""
+
+
+class Sampler:
+    """A chain for one request: it remembers the tokens that it has seen. Close it after use.
+
+    ``forbidden`` tokens are never chosen; ``constraints`` depend on the answer so far.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        vocabulary_size: int,
+        forbidden: Collection[int] = (),
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
+        biases = {**sampling.logit_bias, **dict.fromkeys(forbidden, -math.inf)}
+        if list(biases.values()).count(-math.inf) == vocabulary_size:
+            raise nothing_allowed()
+        self._forbidden = [token for token, bias in biases.items() if bias == -math.inf]
+        self._constraints = constraints
         self._owned = ExitStack()
         params = llama_cpp.llama_sampler_chain_default_params()
         params.no_perf = True
-        self._chain = llama_cpp.llama_sampler_chain_init(params)
+        chain = llama_cpp.llama_sampler_chain_init(params)
+        self._chain = SamplerHandle(chain)
         # The chain owns what is added to it.
-        self._owned.callback(llama_cpp.llama_sampler_free, self._chain)
-        for link in _links(sampling, vocabulary_size):
-            llama_cpp.llama_sampler_chain_add(self._chain, link)
+        self._owned.callback(llama_cpp.llama_sampler_free, chain)
+        for link in _links(sampling, biases, vocabulary_size):
+            llama_cpp.llama_sampler_chain_add(chain, link)
 
     def see(self, prompt: Sequence[int]) -> None:
         """The prompt's end counts for the repeat penalty."""
         for token in prompt[-PENALTY_WINDOW:]:
             llama_cpp.llama_sampler_accept(self._chain, token)
 
-    def choose(self, context: int) -> int:
-        """The next token, from the logits of the last one that ``context`` decoded."""
-        return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
+    def choose(self, context: Context, row: int = -1) -> int | None:
+        """The next token, from the logits of that row; None when none is permitted."""
+        if not self._constraints:
+            return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+        candidates = Candidates(context.logits(row))
+        candidates.apply(self._chain)
+        token = candidates.selected
+        if not all(constraint.permits(token) for constraint in self._constraints):
+            second = self._second_choice(context, row)
+            if second is None:
+                return None
+            token = second
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        return token
+
+    def take(self, token: int) -> None:
+        """The chosen token is a part of the answer: it does not end it."""
+        for constraint in self._constraints:
+            constraint.take(token)
 
     def close(self) -> None:
         self._owned.close()
 
+    def _second_choice(self, context: Context, row: int) -> int | None:
+        candidates = Candidates(context.logits(row))
+        candidates.forbid(self._forbidden)
+        for constraint in self._constraints:
+            constraint.restrict(candidates)
+        if candidates.is_empty:
+            return None
+        candidates.apply(self._chain)
+        return candidates.selected
 
-def _links(sampling: Sampling, vocabulary_size: int) -> list[_Link]:
+
+def _links(sampling: Sampling, biases: Mapping[int, float], vocabulary_size: int) -> list[_Link]:
     """The filters in their order."""
     links: list[_Link] = []
-    if sampling.logit_bias:
-        links.append(_logit_bias(sampling, vocabulary_size))
+    if biases:
+        links.append(_logit_bias(biases, vocabulary_size))
     if sampling.top_k:
         top_k = min(sampling.top_k, vocabulary_size)
         links.append(llama_cpp.llama_sampler_init_top_k(top_k))
@@ -113,8 +176,8 @@ def _links(sampling: Sampling, vocabulary_size: int) -> list[_Link]:
     return links
 
 
-def _logit_bias(sampling: Sampling, vocabulary_size: int) -> _Link:
-    entries = [llama_cpp.llama_logit_bias(t, b) for t, b in sampling.logit_bias.items()]
+def _logit_bias(biases: Mapping[int, float], vocabulary_size: int) -> _Link:
+    entries = [llama_cpp.llama_logit_bias(t, b) for t, b in biases.items()]
     array = (llama_cpp.llama_logit_bias * len(entries))(*entries)
     return _Link(llama_cpp.llama_sampler_init_logit_bias(vocabulary_size, len(entries), array))
 

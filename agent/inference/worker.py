@@ -2,8 +2,8 @@
 
     python -m agent.inference.worker --commands FD --reports FD --parent PID
 
-The first command is OpenModel; ModelOpened or WorkerFailed answers it. Then StartGeneration and
-CancelGeneration, until the agent closes the pipe. To serve another model, the agent ends this
+The first command is OpenModel; ModelOpened or WorkerFailed answers it. Then requests are
+started and cancelled, until the agent closes the pipe. To serve another model, the agent ends this
 process and starts a new one: that gives back every byte, which no library's close() promises.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.inference import wire
-from agent.inference.engine import Engine
+from agent.inference.engine import BatchingEngine, Engine
 from agent.inference.session import Session
 from agent.workers import residency
 from agent.workers.channel import FrameWriter, attach
@@ -62,6 +62,7 @@ def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
         load_s=time.monotonic() - began_s,
         anonymous_bytes=memory.anonymous_bytes,
         file_bytes=memory.file_bytes,
+        streams=engine.streams if isinstance(engine, BatchingEngine) else 1,
     )
     reports.write(worker_pb2.InferenceReport(opened=opened))
     return engine

@@ -36,11 +36,12 @@ SERVER_ANONYMOUS_BYTES = 40 * MB
 SERVER_LIBRARIES_BYTES = 25 * MB
 # 30 MB for a vocabulary of 262,144: opened with it 94 MB, without 64.
 SERVER_BYTES_PER_VOCABULARY_TOKEN = 115
-# agent.inference.context.BATCH_TOKENS, and rows of logits at a time: outputs are bounded there.
+# agent.inference.context.BATCH_TOKENS, and its OUTPUT_ROWS of logits, computed and then copied.
+# Scores and embeddings need all of them, an answer one.
 SERVER_BATCH_TOKENS = 64
-SERVER_LOGIT_ROWS = 4
-# llama_token_data, of the sampler's candidates.
-SERVER_CANDIDATE_BYTES = 12
+SERVER_LOGIT_ROWS = 2 * 16
+# llama_token_data, of the sampler's candidates: llama.cpp's own, and those of a grammar.
+SERVER_CANDIDATE_BYTES = 2 * 12
 # agent.inference.adapters.KEPT, each as large as one of rank 8 on all projections (26 MB).
 SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
@@ -144,7 +145,7 @@ def inference_forecast(base: BaseModel, context_length: int) -> Forecast:
 
     KV cache       2 * layers * key width * 2 bytes * context, kept whole for sliding windows, too
     compute buffer 64 tokens of one layer's activations
-    logits         4 rows, and the sampler's candidates
+    logits         16 rows, twice, and the sampler's candidates, twice
     vocabulary     115 bytes a token
     adapters       four of rank 8 on all projections, in float32
     """

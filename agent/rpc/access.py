@@ -51,6 +51,8 @@ TABLE: Mapping[str, frozenset[Role]] = {
     f"{_V1}JobService/WatchJob": READ,
     f"{_V1}JobService/PlanJob": CHANGE,
     f"{_V1}InferenceService/Generate": CHANGE,
+    f"{_V1}InferenceService/Embed": CHANGE,
+    f"{_V1}InferenceService/Score": CHANGE,
     f"{_V1}InferenceService/LoadModel": CHANGE,
     f"{_V1}InferenceService/UnloadModel": CHANGE,
     f"{_V1}InferenceService/ListAdapters": READ,

@@ -17,10 +17,13 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from agent.memory.residents import Residents
 from agent.serving.adapters import Adapters
-from agent.serving.session import Session
+from agent.serving.deadline import Deadline, Q
+from agent.serving.generation import Reply
+from agent.serving.session import AnyRequest, Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
@@ -31,12 +34,22 @@ from artifacts.store import ArtifactStore
 from protos.errors import DiskFull, InUse, InvalidRequest, Refused
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
 from protos.nanofleet.v1.device_pb2 import LoadedModel
-from protos.nanofleet.v1.inference_pb2 import GenerateRequest, GenerateResponse, LoadModelResponse
+from protos.nanofleet.v1.inference_pb2 import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    GenerateResponse,
+    LoadModelResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
 from protos.nanofleet.v1.worker_pb2 import (
     InferenceCommand,
     InferenceReport,
     OpenModel,
 )
+
+R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +67,7 @@ class HostMeans:
     threads: int
     residents: Residents
     limit: Callable[[], Group | None] = lambda: None
+    streams: int = 0  # answers at once; 0: as many as pay, measured
 
 
 class ModelHost:
@@ -110,24 +124,50 @@ class ModelHost:
                 await self._session.idle()
                 await self._end(self._session, Refused("The model was unloaded."))
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateResponse, None]:
-        """Streams the answer. Closing the iterator cancels the request in the worker."""
-        base = digests.parse(request.base_digest, "base_digest")
-        adapter_path = await self._adapter_path(request, base)
-        async with self._changing:
-            session = await self._session_for(base, 0)
-            generation = session.begin(request)
-        try:
-            await session.start(generation, request, adapter_path)
-            async for response in generation.responses():
-                yield response
-        finally:
-            await session.release(generation)
+    def generate(
+        self, request: GenerateRequest, remaining_s: float | None = None
+    ) -> AsyncGenerator[GenerateResponse, None]:
+        """Streams the answer. Closing the iterator cancels the request in the worker.
+
+        ``remaining_s``: what is left of the call's own deadline, if it has one.
+        """
+        return self._responses(request, Session.begin, remaining_s)
+
+    def embed(
+        self, request: EmbedRequest, remaining_s: float | None = None
+    ) -> AsyncGenerator[EmbedResponse, None]:
+        """As ``generate``: one response for each text."""
+        return self._responses(request, Session.begin_embedding, remaining_s)
+
+    def score(
+        self, request: ScoreRequest, remaining_s: float | None = None
+    ) -> AsyncGenerator[ScoreResponse, None]:
+        """As ``generate``: one response for each item."""
+        return self._responses(request, Session.begin_scoring, remaining_s)
 
     async def close(self) -> None:
         await self.unload()
 
-    async def _adapter_path(self, request: GenerateRequest, base: Digest) -> str:
+    async def _responses(
+        self,
+        request: Q,
+        begin: Callable[[Session, Q], Reply[R]],
+        remaining_s: float | None,
+    ) -> AsyncGenerator[R, None]:
+        deadline = Deadline(request.deadline_s, remaining_s)
+        base = digests.parse(request.base_digest, "base_digest")
+        adapter_path = await self._adapter_path(request, base)
+        async with self._changing:
+            session = await self._session_for(base, 0)
+            reply = begin(session, request)
+        try:
+            await session.start(reply, deadline.applied(request), adapter_path)
+            async for response in reply.responses():
+                yield response
+        finally:
+            await session.release(reply)
+
+    async def _adapter_path(self, request: AnyRequest, base: Digest) -> str:
         if not request.adapter_digest:
             return ""
         adapter = digests.parse(request.adapter_digest, "adapter_digest")
@@ -140,9 +180,9 @@ class ModelHost:
         if session is not None and session.suits(base, context_length):
             return session
         if session is not None:
-            if session.generations:
+            if session.replies:
                 raise InUse(
-                    f"The device is answering {len(session.generations)} requests with another"
+                    f"The device is answering {len(session.replies)} requests with another"
                     " model or context length.",
                     fix="Try again when they have ended, or unload the model.",
                 )
@@ -166,7 +206,10 @@ class ModelHost:
         session = Session(worker, base, on_end=self._ended)
         try:
             command = OpenModel(
-                base_path=str(path), context_length=context_length, threads=means.threads
+                base_path=str(path),
+                context_length=context_length,
+                threads=means.threads,
+                streams=means.streams,
             )
             await worker.send(InferenceCommand(open=command))
             await session.ready()
@@ -174,7 +217,10 @@ class ModelHost:
             await session.close()
             await self._let_go(base)
             raise
-        _LOG.info("loaded %s in %.2f s", digests.short(base), session.opened.load_s)
+        opened = session.opened
+        _LOG.info(
+            "loaded %s in %.2f s, %d at once", digests.short(base), opened.load_s, opened.streams
+        )
         return session
 
     def _admitted(self, base: Digest, context_length: int) -> None:

@@ -7,24 +7,38 @@ sends what is no report is ended: what it sends next cannot be trusted either.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
 
 from agent.inference import failures
-from agent.serving.generation import Generation
+from agent.inference.pace import Pace
+from agent.serving.generation import Generation, Reply, Results
 from agent.serving.speed import Speed
 from agent.workers.channel import FrameError
 from agent.workers.process import Worker
 from artifacts.digest import Digest
-from protos.errors import Busy, InvalidRequest, NanofleetError, WorkerFailed
-from protos.nanofleet.v1.inference_pb2 import GenerateRequest
+from protos.errors import InvalidRequest, NanofleetError, WorkerFailed
+from protos.nanofleet.v1.inference_pb2 import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    ScoreRequest,
+    ScoreResponse,
+)
 from protos.nanofleet.v1.worker_pb2 import (
     CancelGeneration,
     InferenceCommand,
     InferenceReport,
     ModelOpened,
+    StartEmbedding,
     StartGeneration,
+    StartScoring,
 )
 
 _LOG = logging.getLogger(__name__)
+
+AnyRequest: TypeAlias = GenerateRequest | EmbedRequest | ScoreRequest
 
 _MOST_REQUESTS = 32
 _GOODBYE_S = 5.0
@@ -42,9 +56,10 @@ class Session:
         self.worker = worker
         self.base_digest = base_digest
         self.opened = ModelOpened()
-        self.generations: dict[int, Generation] = {}
+        self.replies: dict[int, Reply[Any]] = {}
         self.adapter_digests: set[str] = set()
         self.speed = Speed()
+        self._pace = Pace()
         self._on_end = on_end
         self._requests = 0
         self._idle = asyncio.Event()
@@ -65,40 +80,43 @@ class Session:
         await self._idle.wait()
 
     def begin(self, request: GenerateRequest) -> Generation:
-        if len(self.generations) >= _MOST_REQUESTS:
-            raise Busy(f"{_MOST_REQUESTS} requests wait on this device already.", retry_after_s=5)
-        self._requests += 1
-        generation = Generation(self._requests)
-        self.generations[generation.id] = generation
-        self._idle.clear()
-        if request.adapter_digest:
-            self.adapter_digests.add(request.adapter_digest)
+        generation = Generation(self._admitted(request))
+        self.replies[generation.id] = generation
         return generation
 
-    async def start(self, generation: Generation, request: GenerateRequest, adapter: str) -> None:
-        start = StartGeneration(request_id=generation.id, request=request, adapter_path=adapter)
-        try:
-            await self.worker.send(InferenceCommand(start=start))
-        except FrameError:
-            raise InvalidRequest("The prompt is too long to be sent.", field="input") from None
+    def begin_embedding(self, request: EmbedRequest) -> Results[EmbedResponse]:
+        results = Results[EmbedResponse](self._admitted(request), len(request.texts))
+        self.replies[results.id] = results
+        return results
 
-    async def release(self, generation: Generation) -> None:
-        """The caller is done with it: an answer that is not complete is cancelled."""
-        self.generations.pop(generation.id, None)
-        if not self.generations:
+    def begin_scoring(self, request: ScoreRequest) -> Results[ScoreResponse]:
+        results = Results[ScoreResponse](self._admitted(request), len(request.items))
+        self.replies[results.id] = results
+        return results
+
+    async def start(self, reply: Reply[Any], request: AnyRequest, adapter: str) -> None:
+        try:
+            await self.worker.send(_command(reply.id, request, adapter))
+        except FrameError:
+            raise InvalidRequest("The request is too long to be sent.", field="input") from None
+
+    async def release(self, reply: Reply[Any]) -> None:
+        """The caller is done with it: one that is not complete is cancelled."""
+        self.replies.pop(reply.id, None)
+        if not self.replies:
             self._idle.set()
-        if not generation.ended:
-            cancel = CancelGeneration(request_id=generation.id)
+        if not reply.ended:
+            cancel = CancelGeneration(request_id=reply.id)
             try:
                 await self.worker.send(InferenceCommand(cancel=cancel))
             except WorkerFailed:
-                _LOG.debug("request %d ended with its worker", generation.id)
+                _LOG.debug("request %d ended with its worker", reply.id)
 
     def fail(self, error: NanofleetError) -> None:
         if not self._ready.done():
             self._ready.set_exception(error)
-        for generation in self.generations.values():
-            generation.fail(error)
+        for reply in self.replies.values():
+            reply.fail(error)
 
     async def close(self) -> None:
         self.worker.finish()
@@ -132,16 +150,48 @@ class Session:
         match report.WhichOneof("report"):
             case "opened":
                 self.opened = report.opened
+                self._pace = Pace(max(1, report.opened.streams))
                 self._ready.set_result(None)
             case "chunk":
                 response = report.chunk.response
                 self.speed.note(len(response.token_ids))
-                if generation := self.generations.get(report.chunk.request_id):
-                    generation.add(response)
+                if response.finish_reason:
+                    self._pace.note(response.usage.prefill_s + response.usage.decode_s)
+                self._pass_on(report.chunk.request_id, response)
+            case "embedding":
+                self._pass_on(report.embedding.request_id, report.embedding.response)
+            case "score":
+                self._pass_on(report.score.request_id, report.score.response)
             case "failed":
                 failed = report.failed
-                if generation := self.generations.get(failed.request_id):
-                    generation.fail(failures.received(failed))
+                if reply := self.replies.get(failed.request_id):
+                    reply.fail(failures.received(failed))
             case "worker_failed":
                 return report.worker_failed.message
         return ""
+
+    def _admitted(self, request: AnyRequest) -> int:
+        """The number of a request that may wait. Raises Busy."""
+        waiting = len(self.replies)
+        if waiting >= _MOST_REQUESTS:
+            raise failures.busy(waiting, self._pace.retry_after_s(waiting))
+        self._requests += 1
+        self._idle.clear()
+        if request.adapter_digest:
+            self.adapter_digests.add(request.adapter_digest)
+        return self._requests
+
+    def _pass_on(self, request_id: int, response: Message) -> None:
+        if reply := self.replies.get(request_id):
+            reply.add(response)
+
+
+def _command(id: int, request: AnyRequest, adapter: str) -> InferenceCommand:
+    if isinstance(request, GenerateRequest):
+        start = StartGeneration(request_id=id, request=request, adapter_path=adapter)
+        return InferenceCommand(start=start)
+    if isinstance(request, EmbedRequest):
+        embed = StartEmbedding(request_id=id, request=request, adapter_path=adapter)
+        return InferenceCommand(embed=embed)
+    score = StartScoring(request_id=id, request=request, adapter_path=adapter)
+    return InferenceCommand(score=score)

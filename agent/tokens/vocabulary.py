@@ -15,6 +15,7 @@ import llama_cpp
 from protos.errors import InvalidRequest
 
 ModelHandle = NewType("ModelHandle", int)
+VocabularyHandle = NewType("VocabularyHandle", int)
 
 _NONE = -1
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -26,11 +27,11 @@ class Vocabulary:
     """Borrowed from a loaded model, which must outlive it."""
 
     def __init__(self, model: ModelHandle) -> None:
-        self._handle = llama_cpp.llama_model_get_vocab(model)
-        self.size: int = llama_cpp.llama_vocab_n_tokens(self._handle)
-        self.bos: int = llama_cpp.llama_vocab_bos(self._handle)
-        self.eos: int = llama_cpp.llama_vocab_eos(self._handle)
-        self._adds_bos = self.bos != _NONE and bool(llama_cpp.llama_vocab_get_add_bos(self._handle))
+        self.handle = VocabularyHandle(llama_cpp.llama_model_get_vocab(model))
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self.handle)
+        self.bos: int = llama_cpp.llama_vocab_bos(self.handle)
+        self.eos: int = llama_cpp.llama_vocab_eos(self.handle)
+        self._adds_bos = self.bos != _NONE and bool(llama_cpp.llama_vocab_get_add_bos(self.handle))
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
 
     def plain(self, text: str) -> list[int]:
@@ -48,7 +49,7 @@ class Vocabulary:
     def is_control(self, token: int) -> bool:
         """Whether ``rendered`` makes it of its text. Byte and user-defined tokens are not among
         them: llama.cpp recognises those in all text."""
-        return bool(llama_cpp.llama_vocab_get_attr(self._handle, token) & _CONTROL)
+        return bool(llama_cpp.llama_vocab_get_attr(self.handle, token) & _CONTROL)
 
     def with_bos(self, tokens: list[int]) -> list[int]:
         """BOS in front, once, if the model was trained with it."""
@@ -68,10 +69,10 @@ class Vocabulary:
         """A token's name in the vocabulary; for control tokens, the text that they are read by."""
         if token == _NONE:
             return ""
-        return bytes(llama_cpp.llama_vocab_get_text(self._handle, token)).decode("utf-8", "replace")
+        return bytes(llama_cpp.llama_vocab_get_text(self.handle, token)).decode("utf-8", "replace")
 
     def ends_answer(self, token: int) -> bool:
-        return bool(llama_cpp.llama_vocab_is_eog(self._handle, token))
+        return bool(llama_cpp.llama_vocab_is_eog(self.handle, token))
 
     def special_texts(self) -> dict[str, str]:
         """What chat templates call ``bos_token`` and ``eos_token``."""
@@ -82,7 +83,7 @@ class Vocabulary:
         # A token is at least a byte long, but for a space that some vocabularies put in front.
         out = (llama_cpp.llama_token * (len(data) + 1))()
         count = llama_cpp.llama_tokenize(
-            self._handle, data, len(data), out, len(out), False, parse_special
+            self.handle, data, len(data), out, len(out), False, parse_special
         )
         if count < 0:
             raise InvalidRequest("The text cannot be tokenised.", field="prompt")
@@ -90,7 +91,7 @@ class Vocabulary:
 
     def _piece(self, token: int, buffer: "ctypes.Array[ctypes.c_char]") -> int:
         return int(
-            llama_cpp.llama_token_to_piece(self._handle, token, buffer, len(buffer), 0, False)
+            llama_cpp.llama_token_to_piece(self.handle, token, buffer, len(buffer), 0, False)
         )
 
 

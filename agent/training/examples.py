@@ -14,6 +14,7 @@ What people wrote stays text, also if it looks like a control token (agent/token
 from collections.abc import Sequence
 
 from agent.tokens.disguise import Disguise
+from agent.tokens.turns import TurnEnds
 from agent.tokens.vocabulary import Vocabulary
 from agent.training.failures import TrainingFailure, bad_line, bad_spec
 from agent.training.token_file import Example
@@ -40,11 +41,7 @@ class ExampleMaker:
         self._vocabulary = vocabulary
         self._template = template
         self._dataset = dataset
-        self._end_texts = tuple(
-            vocabulary.text_of(token)
-            for token in range(vocabulary.size)
-            if vocabulary.is_control(token) and vocabulary.ends_answer(token)
-        )
+        self._turn_ends = TurnEnds(vocabulary)
 
     def make(self, sample: Sample) -> Example:
         """Raises TrainingFailure that names the line when there is nothing to learn in it."""
@@ -122,14 +119,10 @@ class ExampleMaker:
 
     def _end_of_turn(self, whole: str, start: int) -> int:
         """Where the answer that starts at ``start`` ends, its end-of-turn token included."""
-        ends = [
-            position + len(text)
-            for text in self._end_texts
-            if (position := whole.find(text, start)) >= 0
-        ]
-        if not ends:
+        end = self._turn_ends.after(whole, start)
+        if end is None:
             raise _no_end_of_turn()
-        return min(ends)
+        return end
 
     def _bad_line(self, line: int, message: str) -> TrainingFailure:
         return bad_line(self._dataset, line, message)

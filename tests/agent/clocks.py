@@ -13,3 +13,16 @@ class FakeClock:
 
     def utc_ns(self) -> int:
         return self.now_ns + 10**18
+
+
+class Clock:
+    """Seconds, in the place of ``time.monotonic``."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,3 +125,16 @@ def make_adapter(
     target = base_folder.parent / f"{name}.gguf"
     convert_adapter(folder, base, target)
     return TinyAdapter(folder, Adapter(of_file(target), target))
+
+
+def transformers_model(folder: Path, adapter: Path | None = None) -> Any:
+    """The reference: the same weights in float32."""
+    import torch
+    from peft import PeftModel
+    from transformers import Gemma3ForCausalLM
+
+    model = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter:
+        with peft_warnings_ignored():
+            model = PeftModel.from_pretrained(model, adapter)
+    return model

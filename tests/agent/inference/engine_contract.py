@@ -1,13 +1,29 @@
 """What every engine must do, whichever library is behind it."""
 
+import json
+import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from agent.inference.engine import Engine, Finish, Message, Piece, Request, Sampling, Usage
-from protos.errors import InvalidRequest
+from agent.inference.engine import (
+    EmbedRequest,
+    Engine,
+    Feature,
+    Finish,
+    Gbnf,
+    JsonSchema,
+    Message,
+    Piece,
+    Request,
+    Sample,
+    Sampling,
+    ScoreRequest,
+    Usage,
+)
+from protos.errors import InvalidRequest, Refused
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and then"
 CHAT = (Message("user", "What is the name of the robot?"),)
@@ -49,7 +65,8 @@ def refused(engine: Engine, request: Request) -> InvalidRequest:
 
 
 class EngineContract:
-    """Subclasses give the fixture ``engine``: a model that goes on for at least 40 tokens."""
+    """Subclasses give the fixture ``engine``: a model that goes on for at least 40 tokens. What an
+    engine's features lack, it must refuse; FeatureContract has what it must do with them."""
 
     def test_an_answer_ends_at_max_tokens(self, engine: Engine) -> None:
         answer = ask(engine, Request(PROMPT, max_tokens=12))
@@ -213,3 +230,211 @@ class EngineContract:
     def test_closing_twice_is_fine(self, engine: Engine) -> None:
         engine.close()
         engine.close()
+
+    def test_what_an_engine_cannot_do_it_refuses(self, engine: Engine) -> None:
+        asked = {
+            Feature.GRAMMAR: Request(PROMPT, grammar=Gbnf('root ::= "a"')),
+            Feature.SUPPRESSION: Request(PROMPT, sampling=Sampling(suppress_texts=["a"])),
+            Feature.LOGPROBS: Request(PROMPT, top_logprobs=0),
+        }
+        never = threading.Event()
+        for feature in set(Feature) - engine.features:
+            with pytest.raises(Refused) as raised:
+                list(
+                    engine.embed(EmbedRequest([PROMPT]), never)
+                    if feature is Feature.EMBEDDING
+                    else engine.score(ScoreRequest([Sample("", PROMPT)]), never)
+                    if feature is Feature.SCORING
+                    else engine.generate(asked[feature], never)
+                )
+            assert raised.value.reason == "UNSUPPORTED_BY_ENGINE"
+            assert feature.value in str(raised.value)
+        assert ask(engine, Request(PROMPT, max_tokens=2)).tokens
+
+
+def object_of(answer: Answer) -> dict[str, object]:
+    found = json.loads(answer.text)
+    assert isinstance(found, dict)
+    return found
+
+
+ROBOT = JsonSchema(
+    json.dumps(
+        {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 8},
+                "legs": {"enum": [2, 4, 6]},
+                "kind": {"const": 'a "walking" \\ robot'},
+                "friends": {"type": "array", "items": {"$ref": "#/$defs/friend"}, "maxItems": 2},
+            },
+            "required": ["name", "legs", "kind", "friends"],
+            "$defs": {"friend": {"type": "object", "properties": {"name": {"const": "Pico"}}}},
+        }
+    )
+)
+
+
+class FeatureContract:
+    """For engines with all features; their model is the same as in EngineContract."""
+
+    def test_an_answer_by_a_grammar_ends_when_it_is_complete(self, engine: Engine) -> None:
+        yes = ask(engine, Request(PROMPT, grammar=Gbnf('root ::= "yes" | "no"')))
+        assert yes.text in ("yes", "no")
+        assert yes.finish is Finish.STOP
+        date = ask(engine, Request(PROMPT, grammar=Gbnf('root ::= [0-9]{4} "-" [01] [0-9]')))
+        assert date.finish is Finish.STOP
+        assert date.text[4] == "-"
+        assert date.text.replace("-", "").isdigit()
+        assert ask(engine, Request(PROMPT, max_tokens=5)).usage.completion_tokens == 5
+
+    @pytest.mark.parametrize("sampling", [Sampling(), WARM])
+    def test_an_answer_by_a_schema_is_valid(self, engine: Engine, sampling: Sampling) -> None:
+        request = Request(PROMPT, grammar=ROBOT, sampling=sampling)
+        answer = ask(engine, request)
+        found = object_of(answer)
+        assert list(found) == ["name", "legs", "kind", "friends"]
+        assert found["legs"] in (2, 4, 6)
+        assert found["kind"] == 'a "walking" \\ robot'
+        assert answer.finish is Finish.STOP
+        assert ask(engine, request).tokens == answer.tokens
+
+    def test_a_complete_grammar_ends_also_where_the_end_is_suppressed(self, engine: Engine) -> None:
+        sampling = Sampling(suppress_tokens=self.end_tokens(engine))
+        answer = ask(engine, Request(PROMPT, grammar=Gbnf('root ::= "yes"'), sampling=sampling))
+        assert (answer.text, answer.finish) == ("yes", Finish.STOP)
+
+    def test_a_grammar_that_cannot_go_on_is_told(self, engine: Engine) -> None:
+        sampling = Sampling(suppress_texts=["s"])
+        request = Request(PROMPT, grammar=Gbnf('root ::= "yes"'), sampling=sampling)
+        assert refused(engine, request).field == "grammar"
+
+    @pytest.mark.parametrize(
+        ("grammar", "field", "why"),
+        [
+            (Gbnf('root ::= "a'), "gbnf", "Line 1, column 10"),
+            (Gbnf("root ::= other"), "gbnf", "no rule other"),
+            (Gbnf('root ::= "a"{3,1}'), "gbnf", "3 is more than 1"),
+            (Gbnf(""), "gbnf", "no rule 'root'"),
+            (JsonSchema("{"), "json_schema", "no JSON"),
+            (JsonSchema('{"type": "integer", "minimum": 3}'), "json_schema", "'minimum'"),
+        ],
+    )
+    def test_a_grammar_that_does_not_compile_says_why(
+        self, engine: Engine, grammar: Gbnf | JsonSchema, field: str, why: str
+    ) -> None:
+        error = refused(engine, Request(PROMPT, grammar=grammar))
+        assert (error.reason, error.field) == ("INVALID_GRAMMAR", field)
+        assert why in error.why
+
+    def test_a_suppressed_token_is_not_chosen_whatever_its_bias(self, engine: Engine) -> None:
+        free = ask(engine, Request(PROMPT, max_tokens=10)).tokens
+        sampling = Sampling(suppress_tokens=[free[0]], logit_bias={free[0]: 1000.0})
+        assert free[0] not in ask(engine, Request(PROMPT, max_tokens=10, sampling=sampling)).tokens
+
+    def test_a_suppressed_text_is_not_said_however_it_is_spelled(self, engine: Engine) -> None:
+        free = ask(engine, Request(PROMPT, max_tokens=30)).text
+        # A tiny model also says bytes that are no text, and nobody can forbid by their text.
+        run = max(free.split("\ufffd"), key=len)
+        for text in (run[1:3], run[:4], run[2]):
+            for temperature in (0.0, 1.0):
+                sampling = Sampling(temperature=temperature, seed=1, suppress_texts=[text, "§"])
+                request = Request(PROMPT, max_tokens=30, sampling=sampling)
+                bound = ask(engine, request)
+                assert text not in bound.text
+                assert bound.usage.completion_tokens == 30
+                assert ask(engine, request).tokens == bound.tokens
+
+    @pytest.mark.parametrize(
+        ("sampling", "field"),
+        [
+            (Sampling(suppress_tokens=[10_000_000]), "sampling.suppress_tokens"),
+            (Sampling(suppress_tokens=[-1]), "sampling.suppress_tokens"),
+            (Sampling(suppress_texts=[""]), "sampling.suppress_texts"),
+            (Sampling(suppress_texts=["x" * 257]), "sampling.suppress_texts"),
+            (Sampling(suppress_texts=["x"] * 65), "sampling.suppress_texts"),
+        ],
+    )
+    def test_impossible_suppression_is_refused(
+        self, engine: Engine, sampling: Sampling, field: str
+    ) -> None:
+        error = refused(engine, Request(PROMPT, sampling=sampling))
+        assert (error.reason, error.field) == ("INVALID_SAMPLING", field)
+
+    def test_logprobs_are_of_the_models_own_distribution(self, engine: Engine) -> None:
+        request = Request(PROMPT, max_tokens=20, top_logprobs=20)
+        greedy = ask(engine, request)
+        found = [entry for piece in greedy.pieces for entry in piece.logprobs]
+        assert [entry.chosen.token_id for entry in found] == greedy.tokens
+        for entry in found:
+            assert entry.top[0] == entry.chosen, "greedy takes the likeliest"
+            assert len(entry.top) == len({candidate.token_id for candidate in entry.top}) == 20
+            values = [candidate.logprob for candidate in entry.top]
+            assert values == sorted(values, reverse=True)
+            assert sum(map(math.exp, values)) <= 1 + 1e-6
+        whole = b"".join(entry.chosen.data for entry in found).decode(errors="replace")
+        assert whole.startswith(greedy.text.rstrip("\ufffd"))
+        # Neither a bias nor a temperature moves them.
+        sampling = Sampling(temperature=0.5, top_k=1, logit_bias={greedy.tokens[0]: 5.0})
+        moved = ask(engine, replace(request, sampling=sampling, max_tokens=1))
+        entry = moved.pieces[0].logprobs[0]
+        assert entry.chosen.logprob == pytest.approx(found[0].chosen.logprob, abs=1e-3)
+
+    def test_logprobs_come_only_when_asked_for(self, engine: Engine) -> None:
+        assert not any(p.logprobs for p in ask(engine, Request(PROMPT, max_tokens=5)).pieces)
+        own = ask(engine, Request(PROMPT, max_tokens=5, top_logprobs=0))
+        entries = [entry for piece in own.pieces for entry in piece.logprobs]
+        assert len(entries) == 5
+        assert not any(entry.top for entry in entries)
+        error = refused(engine, Request(PROMPT, top_logprobs=21))
+        assert error.field == "sampling.top_logprobs"
+
+    def test_a_score_is_the_sum_of_the_logprobs(self, engine: Engine) -> None:
+        """Of the answer's tokens, as they were when it was generated."""
+        answer = ask(engine, Request("A", max_tokens=40, top_logprobs=0))
+        (score,) = engine.score(ScoreRequest([Sample("A", "B" * 40)]), threading.Event())
+        assert score.tokens > 0
+        assert score.logprob_sum < 0
+        assert score.logprob_mean == score.logprob_sum / score.tokens
+        # The same sample in two requests, behind other texts, and from a cached prefix.
+        samples = [Sample("A", "B" * 40), Sample("", PROMPT * 4), Sample("A", "B" * 40)]
+        found = list(engine.score(ScoreRequest(samples), threading.Event()))
+        assert found[0].logprob_sum == pytest.approx(score.logprob_sum, rel=1e-3)
+        assert found[2].logprob_sum == pytest.approx(score.logprob_sum, rel=1e-3)
+        assert ask(engine, Request("A", max_tokens=40)).tokens == answer.tokens
+
+    def test_embeddings_have_a_direction(self, engine: Engine) -> None:
+        texts = [PROMPT * 3, "the sea", PROMPT * 3]
+        found = list(engine.embed(EmbedRequest(texts, normalized=True), threading.Event()))
+        assert found[0].vector == pytest.approx(found[2].vector, abs=1e-4)
+        assert found[0].vector != pytest.approx(found[1].vector, abs=1e-2)
+        for embedding in found:
+            assert math.hypot(*embedding.vector) == pytest.approx(1.0)
+        assert ask(engine, Request(PROMPT, max_tokens=4)).usage.completion_tokens == 4
+
+    def test_reading_can_be_cancelled(self, engine: Engine) -> None:
+        cancelled = threading.Event()
+        cancelled.set()
+        assert list(engine.embed(EmbedRequest([PROMPT]), cancelled)) == []
+        assert list(engine.score(ScoreRequest([Sample("", PROMPT)]), cancelled)) == []
+
+    def test_texts_that_cannot_be_read_are_refused(self, engine: Engine) -> None:
+        never, long = threading.Event(), PROMPT * engine.context_length
+        for texts in ([], [""], [PROMPT, long]):
+            with pytest.raises(InvalidRequest) as raised:
+                list(engine.embed(EmbedRequest(texts), never))
+            assert raised.value.field == "texts"
+        for samples in (
+            [],
+            [Sample(PROMPT, "")],
+            [Sample("", long)],
+            [Sample(messages=(Message("user", "Hi"),))],
+        ):
+            with pytest.raises(InvalidRequest) as raised:
+                list(engine.score(ScoreRequest(samples), never))
+            assert raised.value.field == "items"
+        assert ask(engine, Request(PROMPT, max_tokens=4)).usage.completion_tokens == 4
+
+    def end_tokens(self, engine: Engine) -> list[int]:
+        """Those that end an answer."""
+        raise NotImplementedError

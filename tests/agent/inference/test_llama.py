@@ -6,16 +6,27 @@ import pytest
 
 from agent.inference.adapters import KEPT
 from agent.inference.context import BATCH_TOKENS
-from agent.inference.engine import Adapter, EngineOptions, Finish, Message, Request, Sampling
+from agent.inference.engine import (
+    Adapter,
+    Engine,
+    EngineOptions,
+    Finish,
+    Message,
+    Request,
+    Sampling,
+)
 from agent.inference.llama import LlamaEngine
 from artifacts.convert import FileType, convert_model
 from protos.errors import InvalidRequest, Refused
-from tests.agent.inference.conftest import (
-    TinyAdapter,
-    make_lively_folder,
-    peft_warnings_ignored,
+from tests.agent.inference.conftest import TinyAdapter, make_lively_folder, transformers_model
+from tests.agent.inference.engine_contract import (
+    CHAT,
+    PROMPT,
+    Answer,
+    EngineContract,
+    FeatureContract,
+    ask,
 )
-from tests.agent.inference.engine_contract import CHAT, PROMPT, Answer, EngineContract, ask
 from tests.tiny import SENTENCES, SPECIAL, TURNS, build_hugging_face_folder
 
 # Below it are control tokens and, except for the texts in RUNS, nothing else.
@@ -23,8 +34,11 @@ FIRST_PLAIN = len(SPECIAL) + len(TURNS)
 LONG = " ".join(SENTENCES[:4])
 
 
-class TestContract(EngineContract):
-    pass
+class TestContract(EngineContract, FeatureContract):
+    def end_tokens(self, engine: Engine) -> list[int]:
+        assert isinstance(engine, LlamaEngine)
+        tokens = range(engine.vocabulary.size)
+        return [token for token in tokens if engine.vocabulary.ends_answer(token)]
 
 
 def transformers_greedy(
@@ -32,13 +46,8 @@ def transformers_greedy(
 ) -> list[int]:
     """The reference: the same weights in float32, no cache of ours, no sampler of ours."""
     import torch
-    from peft import PeftModel
-    from transformers import Gemma3ForCausalLM
 
-    model = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    if adapter:
-        with peft_warnings_ignored():
-            model = PeftModel.from_pretrained(model, adapter)
+    model = transformers_model(folder, adapter)
     tokens = torch.tensor([list(prompt)])
     with torch.no_grad():
         for _ in range(count):
@@ -290,7 +299,7 @@ def test_a_file_that_is_no_base_model_is_explained(
 def test_a_bias_that_leaves_no_token_is_refused(engine: LlamaEngine) -> None:
     bias = dict.fromkeys(range(engine.vocabulary.size), float("-inf"))
     forbidden = Request("hello", sampling=Sampling(logit_bias=bias))
-    with pytest.raises(InvalidRequest, match="forbids every token"):
+    with pytest.raises(InvalidRequest, match="Every token of the vocabulary is forbidden"):
         ask(engine, forbidden)
     del bias[7]
     request = Request("hello", max_tokens=1, sampling=Sampling(logit_bias=bias))

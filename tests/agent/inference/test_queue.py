@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from agent.inference.engine import Adapter, Request
-from agent.inference.queue import LOOK_AHEAD, PATIENCE, RequestQueue
+from agent.inference.pace import Pace
+from agent.inference.queue import LOOK_AHEAD, PATIENCE, Priority, RequestQueue, Ticket
 from protos.errors import Busy
+from tests.agent.clocks import Clock
 
 
 def request(adapter: str = "") -> Request:
@@ -13,7 +15,7 @@ def request(adapter: str = "") -> Request:
 
 
 def queue(*adapters: str) -> RequestQueue:
-    filled = RequestQueue(clock=lambda: 0.0)
+    filled = RequestQueue(Pace(), clock=lambda: 0.0)
     for request_id, adapter in enumerate(adapters):
         filled.put(request_id, request(adapter))
     return filled
@@ -43,7 +45,7 @@ def test_only_the_next_few_may_overtake() -> None:
 
 
 def test_a_full_queue_says_when_to_come_back() -> None:
-    small = RequestQueue(limit=2)
+    small = RequestQueue(Pace(), limit=2)
     small.put(1, request())
     small.put(2, request())
     with pytest.raises(Busy) as raised:
@@ -73,7 +75,7 @@ def test_a_request_that_is_over_is_no_longer_canceled() -> None:
 
 
 def test_take_waits_for_a_request_from_another_thread() -> None:
-    empty = RequestQueue()
+    empty = RequestQueue(Pace())
     taken: list[int] = []
     thread = threading.Thread(target=lambda: taken.extend(order(empty, 1)))
     thread.start()
@@ -89,3 +91,68 @@ def test_closing_ends_the_running_request_and_the_waiting() -> None:
     filled.close()
     assert running.cancelled.is_set()
     assert filled.take() is None
+
+
+def ids(tickets: list[Ticket]) -> list[int]:
+    return [ticket.request_id for ticket in tickets]
+
+
+def test_a_higher_priority_goes_first_and_an_adapter_only_within_its_own() -> None:
+    filled = queue("a")
+    running = filled.take()
+    assert running
+    filled.put(1, request("b"), Priority.LOW)
+    filled.put(2, request("a"), Priority.LOW)
+    filled.put(3, request("b"))
+    filled.put(4, request("b"), Priority.HIGH)
+    filled.put(5, request("a"))
+    assert order(filled, 5) == [4, 3, 5, 2, 1]
+
+
+def test_whose_deadline_has_passed_is_not_taken() -> None:
+    clock = Clock()
+    filled = RequestQueue(Pace(), clock=clock)
+    filled.put(1, request(), patience_s=5.0)
+    filled.put(2, request(), patience_s=50.0)
+    filled.put(3, request())
+    assert ids(filled.late()) == []
+    clock.advance(5.0)
+    taken = filled.take()
+    assert taken
+    assert taken.request_id == 2
+    clock.advance(100.0)
+    assert ids(filled.late()) == [1], "what runs is not cut off"
+    assert order(filled, 1) == [3]
+
+
+def test_a_deadline_is_told_when_it_passes() -> None:
+    filled = RequestQueue(Pace())
+    told: list[int] = []
+    thread = threading.Thread(target=lambda: told.extend(ids(filled.expired())))
+    thread.start()
+    filled.put(1, request())
+    filled.put(2, request(), patience_s=0.01)
+    thread.join(timeout=10)
+    assert told == [2]
+    filled.close()
+    assert filled.expired() == []
+
+
+def test_only_its_like_runs_beside_a_request() -> None:
+    filled = queue("a", "b", "a", "a")
+    running = filled.take()
+    assert running
+    beside = filled.take_beside(running)
+    assert beside
+    assert beside.request_id == 2
+    filled.put_back(beside)
+    assert ids([t for t in (filled.take_beside(running),) if t]) == [2]
+    filled.put(9, request("b"), Priority.HIGH)
+    assert filled.take_beside(running) is None, "whose turn it is has another adapter"
+
+
+def test_a_canceled_request_of_several_is_told_alone() -> None:
+    filled = queue("", "")
+    running = [filled.take(), filled.take()]
+    assert filled.cancel(1) is None
+    assert [ticket.cancelled.is_set() for ticket in running if ticket] == [False, True]

@@ -36,9 +36,11 @@ class Worker:
             self.listening = False
             self.commands.close()
 
-    def open(self, base: Path, context_length: int = 512) -> worker_pb2.InferenceReport:
+    def open(
+        self, base: Path, context_length: int = 512, streams: int = 1
+    ) -> worker_pb2.InferenceReport:
         command = worker_pb2.OpenModel(
-            base_path=str(base), context_length=context_length, threads=1
+            base_path=str(base), context_length=context_length, threads=1, streams=streams
         )
         self.commands.write(Command(open=command))
         return self.report()
@@ -59,6 +61,14 @@ class Worker:
         report = self.reports.read()
         assert report is not None, "the worker has ended"
         return report
+
+    def embed(self, request_id: int, request: inference_pb2.EmbedRequest) -> None:
+        embed = worker_pb2.StartEmbedding(request_id=request_id, request=request)
+        self.commands.write(Command(embed=embed))
+
+    def score(self, request_id: int, request: inference_pb2.ScoreRequest) -> None:
+        score = worker_pb2.StartScoring(request_id=request_id, request=request)
+        self.commands.write(Command(score=score))
 
     def until_finished(self, *request_ids: int) -> dict[int, "Outcome"]:
         """Everything that is reported until each of the requests has ended."""
@@ -258,6 +268,94 @@ def test_the_adapter_that_is_set_is_served_first(
         if chunk.response.finish_reason:
             ended.append(chunk.request_id)
     assert ended == [1, 2, 4, 3]
+
+
+def test_a_request_whose_deadline_passes_while_it_waits_is_not_computed(worker: Worker) -> None:
+    worker.start(1, endless())
+    worker.report()
+    late, patient, urgent = asked(max_tokens=2), asked(max_tokens=2), asked(max_tokens=2)
+    late.deadline_s = 1e-3
+    patient.priority = inference_pb2.PRIORITY_LOW
+    urgent.priority = inference_pb2.PRIORITY_HIGH
+    for request_id, request in enumerate((late, patient, asked(max_tokens=2), urgent), start=2):
+        worker.start(request_id, request)
+    failed: worker_pb2.GenerationFailed | None = None
+    ended: list[int] = []
+    while len(ended) < 4:
+        report = worker.report()
+        if report.HasField("failed"):
+            failed = report.failed
+            assert 1 not in ended, "it is told at its deadline, not when its turn would come"
+        elif report.chunk.response.finish_reason:
+            ended.append(report.chunk.request_id)
+    assert ended == [1, 5, 4, 3]
+    assert failed
+    assert (failed.request_id, failed.reason) == (2, "DEADLINE_PASSED")
+
+
+def test_embeddings_and_scores_come_one_by_one(worker: Worker) -> None:
+    texts = ["the sea", "the sea is wide"]
+    worker.embed(1, inference_pb2.EmbedRequest(texts=texts, normalized=True))
+    embeddings = [worker.report().embedding for _ in texts]
+    assert [(e.request_id, e.response.index) for e in embeddings] == [(1, 0), (1, 1)]
+    assert all(len(e.response.embedding) == 128 for e in embeddings)
+    items = [
+        inference_pb2.ScoreItem(prompt="the sea", completion=" is wide"),
+        inference_pb2.ScoreItem(completion="the sea is wide"),
+    ]
+    worker.score(2, inference_pb2.ScoreRequest(items=items))
+    scores = [worker.report().score for _ in items]
+    assert [(s.request_id, s.response.index) for s in scores] == [(2, 0), (2, 1)]
+    for score in scores:
+        assert score.response.logprob_sum < 0
+        mean = score.response.logprob_sum / score.response.tokens
+        assert score.response.logprob_mean == pytest.approx(mean)
+    worker.embed(3, inference_pb2.EmbedRequest(texts=[""]))
+    assert worker.report().failed.field == "texts"
+
+
+def test_several_answers_at_once_are_each_as_if_alone(
+    lively_base_q8: Path, first: TinyAdapter
+) -> None:
+    """Of prompts and lengths of their own, with a wrong one among them, and one that is canceled
+    while the others go on."""
+    requests = {1: asked("Once", 30), 2: asked(PROMPT, 12), 3: asked("The sea " * 40, 20)}
+    requests[4] = asked()
+    requests[4].gbnf = "root"
+    adapted = asked("With another adapter", 5)
+    adapted.adapter_digest = first.adapter.digest
+    with spawned() as worker:
+        opened = worker.open(lively_base_q8, context_length=2048, streams=4).opened
+        assert opened.streams == 4
+        alone = {number: worker.answer(request) for number, request in requests.items()}
+        worker.start(9, endless())
+        worker.report()
+        for number, request in requests.items():
+            worker.start(number, request)
+        worker.start(5, adapted, str(first.adapter.path))
+        together: dict[int, Outcome] = {number: Outcome() for number in requests}
+        endless_tokens = 0
+        while not all(outcome.ended for outcome in together.values()):
+            report = worker.report()
+            if report.HasField("failed"):
+                together[report.failed.request_id].failed = report.failed
+            elif report.chunk.request_id == 9:
+                endless_tokens += len(report.chunk.response.token_ids)
+            else:
+                together[report.chunk.request_id].add(report.chunk.response)
+        assert endless_tokens > 0, "it went on beside the others"
+        worker.cancel(9)
+        rest = {5: Outcome(), 9: Outcome()}
+        while not all(outcome.ended for outcome in rest.values()):
+            chunk = worker.report().chunk
+            rest[chunk.request_id].add(chunk.response)
+    assert rest[9].finish == inference_pb2.FINISH_REASON_CANCELED
+    assert len(rest[5].tokens) == 5
+    for number in (1, 2, 3):
+        assert together[number].tokens == alone[number].tokens
+    for outcome in (together[4], alone[4]):
+        assert outcome.failed
+        assert outcome.failed.reason == "INVALID_GRAMMAR"
 
 
 @pytest.mark.parametrize(

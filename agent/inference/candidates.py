@@ -1,0 +1,62 @@
+"""The tokens that may come next with their logits, where llama.cpp's samplers and numpy both work.
+
+Three megabytes at a vocabulary of 262,144, and 0.3 ms to fill: made for those requests only whose
+choice must be looked at before it is taken.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from math import isfinite
+from typing import NewType
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+# A C sampler, or a chain of them.
+SamplerHandle = NewType("SamplerHandle", object)
+
+# llama_token_data.
+_ENTRY = np.dtype([("token", np.int32), ("logit", np.float32), ("probability", np.float32)])
+
+
+class Candidates:
+    def __init__(self, logits: NDArray[np.float32]) -> None:
+        self._entries = np.empty(len(logits), _ENTRY)
+        self._entries["token"] = np.arange(len(logits), dtype=np.int32)
+        self._entries["logit"] = logits
+        self._array = _array(self._entries)
+
+    def forbid(self, tokens: Sequence[int]) -> None:
+        """Before anything is applied: a sampler may put them in another order."""
+        self._entries["logit"][list(tokens)] = -np.inf
+
+    def apply(self, sampler: SamplerHandle) -> None:
+        """The sampler may change logits, the order, and how many there are."""
+        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(self._array))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be chosen: to be asked before a chain draws from them."""
+        return not isfinite(self._entries["logit"].max())
+
+    @property
+    def selected(self) -> int:
+        """The token that a chain has chosen."""
+        return int(self._entries["token"][self._array.selected])
+
+
+def permits(sampler: SamplerHandle, token: int) -> bool:
+    """Whether the sampler, a grammar, leaves the token possible: a thousandth of asking of all."""
+    entry = np.array([(token, 0.0, 0.0)], _ENTRY)
+    llama_cpp.llama_sampler_apply(sampler, ctypes.byref(_array(entry)))
+    return isfinite(entry["logit"][0])
+
+
+def _array(entries: NDArray[np.void]) -> llama_cpp.llama_token_data_array:
+    return llama_cpp.llama_token_data_array(
+        data=entries.ctypes.data_as(llama_cpp.llama_token_data_p),
+        size=len(entries),
+        selected=-1,
+        sorted=False,
+    )
