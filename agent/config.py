@@ -14,6 +14,7 @@
 
     [training]
     threads = 0              # 0: one for each core
+    device = ""              # "cpu", "cuda"; "" is the GPU where torch has one that computes right
 
     [inference]
     threads = 0              # 0: all cores but one
@@ -38,6 +39,7 @@ from protos.errors import InvalidRequest
 from protos.transport import AGENT_PORT
 
 FILE = "agent.toml"
+_DEVICES = ("", "cpu", "cuda")
 STATE_VARIABLE = "NANOFLEET_STATE"
 T = TypeVar("T")
 
@@ -62,6 +64,7 @@ class Artifacts:
 @dataclass(frozen=True, slots=True)
 class Training:
     threads: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ def parsed(tables: dict[str, object], where: str) -> Config:
             raise _wrong(where, name, f"must be a table: [{name}]")
         section = getattr(config, name)
         config = replace(config, **{name: _section(section, table, where, name)})
+    if config.training.device not in _DEVICES:
+        raise _wrong(where, "training.device", 'must be "cpu", "cuda" or empty')
     return config
 
 

@@ -113,6 +113,7 @@ class Agent:
             launcher=launcher,
             jobs=jobs,
             threads=config.training.threads,
+            device=config.training.device,
             energy_j=lambda: self._sampler.energy.total_j,
             limit=self._limit("training"),
             enter=self._make_room,

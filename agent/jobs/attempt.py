@@ -66,6 +66,7 @@ class Means:
     launcher: Launcher
     jobs: Path  # the folder of the jobs' folders
     threads: int = 0  # 0: as many as there are cores
+    device: str = ""  # "cpu", "cuda"; empty: the worker chooses
     energy_j: Callable[[], float | None] = lambda: None
     limit: Callable[[], Group | None] = lambda: None
     # Called around each attempt, with the job's base model: room is made for it, and given back.
@@ -160,6 +161,7 @@ class Attempt:
             dataset_paths=[str(path) for path in datasets],
             job_folder=str(self._folder),
             threads=self._train.threads or self._means.threads or len(os.sched_getaffinity(0)),
+            device=self._means.device,
         )
         await _send(worker, TrainingCommand(start=start))
         if self._stop_asked:
@@ -278,5 +280,5 @@ def _told(report: TrainingReport) -> str:
     begin = f"resuming after step {started.resumed_at_step}" if started.resumed_at_step else "new"
     return (
         f"Training, {begin}: {started.samples} samples, {started.labelled_tokens} labelled tokens,"
-        f" {started.threads} threads, {started.data_type}."
+        f" {started.threads} threads, {started.data_type}. {started.device_reason}"
     )

@@ -148,6 +148,7 @@ class Rehearsals:
             ],
             job_folder=str(self._scratch / "job"),
             threads=train.threads or self._means.threads or len(os.sched_getaffinity(0)),
+            device=self._means.device,
         )
 
     async def _spoken(self, base: Path, adapter: Path) -> PlanCheck:

@@ -46,6 +46,8 @@ class Settings:
     packing: bool
     # Rows of the output head at once.
     chunk_rows: int
+    # Where it computes (device.py); checkpoints from before there was a choice are the processor's.
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _write(file: BinaryIO, state: Mapping[str, Tensor], metadata: Mapping[str, s
     file.write(struct.pack("<Q", len(text)))
     file.write(text)
     for tensor in state.values():
-        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 class _StoredState(Mapping[str, Tensor]):

@@ -58,7 +58,7 @@ def export(
 def _write_peft(
     folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2.TrainSpec
 ) -> None:
-    tensors = {PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
+    tensors = {PEFT_PREFIX + name: p.detach().cpu() for name, p in model.parameters.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise bad_spec(
             f"The adapter is not finite after the last step. Lower the learning rate "

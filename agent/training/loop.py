@@ -43,6 +43,7 @@ class Loop:
         save: Callable[[], int],
         release: Callable[[], None],
         residency: Callable[[], Residency],
+        gpu_bytes: Callable[[], int] = lambda: 0,
         clock: Callable[[], float],
     ) -> None:
         self._trainer = trainer
@@ -52,6 +53,7 @@ class Loop:
         self._save = save
         self._release = release
         self._residency = residency
+        self._gpu_bytes = gpu_bytes
         self._clock = clock
         self._saved_at_s = clock()
         self._saved_work = trainer.progress.work
@@ -148,6 +150,7 @@ class Loop:
             file_bytes=memory.file_bytes,
             time_to_go_s=self._trainer.samples_left * took_s / progress.samples,
             peak_rss_bytes=memory.peak_rss_bytes,
+            peak_gpu_bytes=self._gpu_bytes(),
         )
 
     def _checkpoint(self) -> None:

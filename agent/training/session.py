@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from agent.memory.plan import Facts, Plan, choose
-from agent.training import checkpoint, heap, own_log, precision, token_file
+from agent.training import checkpoint, device, heap, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import export
@@ -71,11 +71,12 @@ class Session:
         torch.set_num_threads(settings.threads)
         # Chosen in each attempt anew: it changes no number.
         self._spec.stored_layers = self._plan(settings.data_type).stored_layers
-        weights = MappedWeights(self._base, precision.TYPES[settings.data_type])
+        where = self._where(settings)
+        weights = MappedWeights(self._base, precision.TYPES[settings.data_type], where.device)
         with AnonymousPeak() as peak:
             model = build(self._base, weights, self._spec, settings.chunk_rows)
             trainer = self._trainer(model, settings, found)
-            self._report_started(settings, trainer)
+            self._report_started(settings, trainer, where)
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
@@ -85,7 +86,7 @@ class Session:
             stopped = worker_pb2.TrainingStopped(step=trainer.step)
             self._report(worker_pb2.TrainingReport(stopped=stopped))
         else:
-            self._report_finished(path, trainer.progress, peak.peak_bytes)
+            self._report_finished(path, trainer.progress, peak.peak_bytes, where)
         return outcome
 
     @contextmanager
@@ -106,10 +107,18 @@ class Session:
     def _new_settings(self, recipe: str) -> Settings:
         threads = self._start.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(threads)
-        data_type = precision.choose(self._base.embedding_length)
+        where = device.choose(self._start.device)
+        data_type = precision.choose(self._base.embedding_length, where.device)
         name = precision.NAMES[data_type]
         plan = self._plan(name)
-        return Settings(recipe, threads, name, plan.packing, plan.chunk_rows)
+        return Settings(recipe, threads, name, plan.packing, plan.chunk_rows, where.device.type)
+
+    def _where(self, settings: Settings) -> device.Choice:
+        """As in the checkpoint, if that is still there: a lost GPU must not end the job."""
+        where = device.choose(settings.device)
+        if where.device.type != settings.device:
+            self._log(f"{where.why} The checkpoint is of {settings.device}: losses may differ.")
+        return where
 
     def _plan(self, data_type: str) -> Plan:
         """Within the recipe's memory budget; raises OutOfMemory when there is none."""
@@ -149,10 +158,11 @@ class Session:
             save=save,
             release=release,
             residency=residency.measure,
+            gpu_bytes=lambda: device.peak_bytes(weights.scratch.device),
             clock=time.monotonic,
         )
 
-    def _report_started(self, settings: Settings, trainer: Trainer) -> None:
+    def _report_started(self, settings: Settings, trainer: Trainer, where: device.Choice) -> None:
         if settings.threads != (self._start.threads or settings.threads):
             self._log(
                 f"Going on with {settings.threads} threads, as in the checkpoint: another number "
@@ -164,10 +174,14 @@ class Session:
             data_type=settings.data_type,
             samples=sum(samples.trained_count for samples in self._samples),
             labelled_tokens=sum(samples.trained_labels for samples in self._samples),
+            device=where.device.type,
+            device_reason=where.why,
         )
         self._report(worker_pb2.TrainingReport(started=started))
 
-    def _report_finished(self, path: Path, progress: Progress, anonymous_peak: int) -> None:
+    def _report_finished(
+        self, path: Path, progress: Progress, anonymous_peak: int, where: device.Choice
+    ) -> None:
         result = job_pb2.JobResult(
             adapter_digest=digest.of_file(path),
             adapter_size_bytes=path.stat().st_size,
@@ -179,6 +193,7 @@ class Session:
             tokens_per_s=progress.trained_tokens / max(progress.active_s, 1e-9),
             peak_rss_bytes=residency.measure().peak_rss_bytes,
             peak_anonymous_bytes=anonymous_peak,
+            peak_gpu_bytes=device.peak_bytes(where.device),
             stopped_early=progress.stopped_early,
             best=progress.best.to_proto(best=True) if progress.best else None,
         )

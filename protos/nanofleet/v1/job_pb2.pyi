@@ -477,6 +477,7 @@ class JobResult(_message.Message):
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
+    PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
     first_loss: _builtins.float
@@ -490,6 +491,7 @@ class JobResult(_message.Message):
     peak_anonymous_bytes: _builtins.int
     stopped_early: _builtins.bool
     """Whether a stage ended before its last step because the held-out loss rose."""
+    peak_gpu_bytes: _builtins.int
     @_builtins.property
     def best(self) -> Global___Evaluated:
         """Of the exported adapter, where the recipe has an evaluation."""
@@ -510,10 +512,11 @@ class JobResult(_message.Message):
         peak_anonymous_bytes: _builtins.int = ...,
         best: Global___Evaluated | None = ...,
         stopped_early: _builtins.bool = ...,
+        peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
@@ -543,6 +546,7 @@ class TrainProgress(_message.Message):
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     TOTAL_STAGES_FIELD_NUMBER: _builtins.int
+    PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """optimizer steps done, of all stages"""
     total_steps: _builtins.int
@@ -564,6 +568,8 @@ class TrainProgress(_message.Message):
     stage: _builtins.int
     """from 1"""
     total_stages: _builtins.int
+    peak_gpu_bytes: _builtins.int
+    """The most that was taken on the GPU so far; no resident set counts it. 0: computed without one."""
     def __init__(
         self,
         *,
@@ -580,10 +586,11 @@ class TrainProgress(_message.Message):
         peak_rss_bytes: _builtins.int = ...,
         stage: _builtins.int = ...,
         total_stages: _builtins.int = ...,
+        peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "file_bytes", b"file_bytes", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "micro_step_s", b"micro_step_s", "peak_rss_bytes", b"peak_rss_bytes", "stage", b"stage", "step", b"step", "time_to_go_s", b"time_to_go_s", "tokens_per_s", b"tokens_per_s", "total_stages", b"total_stages", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "file_bytes", b"file_bytes", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "micro_step_s", b"micro_step_s", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "stage", b"stage", "step", b"step", "time_to_go_s", b"time_to_go_s", "tokens_per_s", b"tokens_per_s", "total_stages", b"total_stages", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
