@@ -76,6 +76,8 @@ class Session:
         with AnonymousPeak() as peak:
             model = build(self._base, weights, self._spec, settings.chunk_rows)
             trainer = self._trainer(model, settings, found)
+            # Its file is mapped as long as it is held, and its pages would stay in memory.
+            del found
             self._report_started(settings, trainer, where)
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
