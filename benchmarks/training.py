@@ -81,14 +81,18 @@ class Bench:
         self.runs: dict[str, list[Mapping[str, object]]] = {}
         self.failed: dict[str, str] = {}
 
-    def alternate(self, runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]]) -> None:
+    def alternate(
+        self,
+        runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]],
+        repeats: int | None = None,
+    ) -> None:
         """Each of ``runs`` once, then each again. One that failed, or ran before, is not tried."""
         todo = {label: run for label, run in runs.items() if label not in self.runs}
-        for turn in range(self._repeats):
+        for turn in range(repeats or self._repeats):
             for label, run in todo.items():
                 if label in self.failed:
                     continue
-                print(f"{label}, run {turn + 1} of {self._repeats}", file=sys.stderr, flush=True)
+                print(f"{label}, run {turn + 1}", file=sys.stderr, flush=True)
                 try:
                     self.runs.setdefault(label, []).extend(run())
                 except (RunFailed, NotConverted) as error:
@@ -142,6 +146,16 @@ class Bench:
                     "benchmarks.peers.plain", str(folder), "--weights", weights, *sizes
                 )
             ]
+
+        return run
+
+    def rounding(
+        self, shape: Shape, file_type: str
+    ) -> Callable[[], Iterable[Mapping[str, object]]]:
+        def run() -> Iterable[Mapping[str, object]]:
+            base = shapes.base(self.models, shape, file_type)
+            sizes = ("--tokens", str(self.tokens), "--threads", "2")
+            return [measuring.in_process("benchmarks.gradients", str(base), *sizes)]
 
         return run
 
@@ -280,7 +294,11 @@ def limit(bench: Bench) -> list[Row]:
     slower = ratio(bench.least("limited", "wall_s"), bench.least("gguf", "wall_s"))
     percent = None if slower is None else 100 * (slower - 1)
     why = bench.why("gguf", "limited")
-    return [Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why)]
+    peak = ratio(bench.most("limited", "peak_group_bytes"), GB)
+    return [
+        Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why),
+        Row("peak of its control group, page cache included", peak, "GB", 1.0, note=why),
+    ]
 
 
 def resume(bench: Bench) -> list[Row]:
@@ -290,6 +308,21 @@ def resume(bench: Bench) -> list[Row]:
     worst = max((_peak(second) / _peak(first) for first, second in pairs), default=None)
     name = "peak RSS of a resumed run against its start"
     return [Row(name, worst, "x", _SAME_MEMORY, note=bench.why("resume"))]
+
+
+def gradients(bench: Bench) -> list[Row]:
+    bases = {"Q8_0": (bench.shape, "q8_0"), "Q4_0": (bench.large, "q4_0")}
+    bench.alternate(
+        {f"gradients {name}": bench.rounding(*base) for name, base in bases.items()},
+        repeats=1,  # the numbers are the same each time
+    )
+    rows = []
+    for name, (shape, _) in bases.items():
+        label = f"gradients {name}"
+        off = f"{shape.name} on {name}: bfloat16 gradients' distance from float32's"
+        rows.append(Row(off, bench.most(label, "distance"), "x", note=bench.why(label)))
+        rows.append(Row(f"{shape.name} on {name}: cosine", bench.most(label, "cosine"), ""))
+    return rows
 
 
 def q4(bench: Bench) -> list[Row]:
@@ -327,6 +360,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "limit": limit,
     "resume": resume,
     "q4": q4,
+    "gradients": gradients,
 }
 
 
