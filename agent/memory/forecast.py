@@ -47,6 +47,7 @@ SERVER_CANDIDATE_BYTES = 12
 SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
 
+_KEPT_AT_REST = ("runtime", "LoRA", "best adapter")
 _FLOAT32 = 4
 _FLOAT16 = 2
 _KEYS_AND_VALUES = 2
@@ -70,6 +71,13 @@ class Forecast:
     @property
     def anonymous_bytes(self) -> int:
         return sum(part.size_bytes for part in self.anonymous)
+
+    @property
+    def at_rest(self) -> "Forecast":
+        """Of a trainer that has given back what it computes in: its process and its adapter. The
+        mapped weights stay while nobody else needs the room."""
+        kept = tuple(part for part in self.anonymous if part.name in _KEPT_AT_REST)
+        return Forecast(kept, self.libraries_bytes, weights_bytes=0)
 
     @property
     def file_bytes(self) -> int:
