@@ -1,6 +1,6 @@
 """llama.cpp alone: what its own calls reach in this process, with the settings of our engine.
 
-    python -m benchmarks.peers.bare_llama BASE.gguf --threads 2 --context 2048 --prompt 32 --tokens 9
+    python -m benchmarks.peers.bare_llama BASE.gguf --threads 2 --context 512 --prompt 32 --tokens 9
 
 Decodes greedily, each token's logits to the next by the library's own sampler, and nothing else: no
 text, no checks, no cancellation. Prints one JSON object with the tokens per second of each answer.
