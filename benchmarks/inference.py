@@ -99,7 +99,7 @@ async def switch(bench: Bench) -> list[Row]:
         bench.note("anonymous bytes", agent.anonymous_bytes("inference"))
         await _prefixes(bench, agent)
     cost_ms = 1000 * (bench.median("switch s") - bench.median("stay s"))
-    faster = bench.median("first token, none cached s") / bench.median("first, 200 cached s")
+    cold_s, warm_s = (bench.median(f"first token, {n} cached s") for n in ("none", "200"))
     anonymous = bench.median("anonymous bytes") / MB
     return [
         Row(f"worker at context {CONTEXT}, adapters in use: anonymous", anonymous, "MB", 250),
@@ -117,7 +117,7 @@ async def _prefixes(bench: Bench, agent: Board) -> None:
         assert cold.usage.cached_tokens <= 1, cold.usage
         assert warm.usage.cached_tokens >= 200, warm.usage
         bench.note("first token, none cached s", cold.first_s)
-        bench.note("first, 200 cached s", warm.first_s)
+        bench.note("first token, 200 cached s", warm.first_s)
 
 
 async def both(bench: Bench) -> list[Row]:
