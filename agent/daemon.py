@@ -28,9 +28,9 @@ from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.jobs import recovery
-from agent.jobs.attempt import Means
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
@@ -104,7 +104,7 @@ class Agent:
                 context_length=config.inference.context_length,
                 threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
                 residents=self._residents,
-                limit=self._limit("inference"),
+                limit=lambda: self._limit("inference"),
             )
         )
         means = Means(
@@ -114,23 +114,22 @@ class Agent:
             jobs=jobs,
             threads=config.training.threads,
             device=config.training.device,
+            usable_bytes=self._residents.budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
-            limit=self._limit("training"),
+            serves=any(engine.name == "llama" for engine in engines()),
+            limit=self._limit,
             enter=self._make_room,
             leave=self._residents.end_job,
         )
         self._runner = Runner(means)
         desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
-        usable_bytes = self._residents.budget.usable_bytes
-        rehearsals = Rehearsals(
-            means, state / "rehearsal", self._runner.turn, desk.check, usable_bytes
-        )
+        rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
             name=credentials.identity.name,
             state=state,
             board=identify(),
             engines=engines(),
-            memory_budget_bytes=usable_bytes,
+            memory_budget_bytes=means.usable_bytes,
         )
         self._server = Server(
             Servicers(
@@ -183,23 +182,19 @@ class Agent:
             _LOG.info("the job %s needs the memory of the served model", name)
             await self._host.make_room()
 
-    def _limit(self, worker: str) -> Callable[[], limits.Group | None]:
-        """A fresh control group for each worker, as large as what all workers may use. It bears
+    def _limit(self, worker: str) -> limits.Group | None:
+        """A fresh control group for the worker, as large as what all workers may use. It bears
         the number of the state folder: another agent on this machine would take it away between
         its making and its use.
         """
-        name = f"{worker}-{self._state_number}"
-
-        def group() -> limits.Group | None:
-            if isinstance(self._limits, limits.Absent):
-                return None
-            try:
-                return self._limits.make(name, self._residents.budget.usable_bytes)
-            except OSError as error:
-                _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
-                return None
-
-        return group
+        if isinstance(self._limits, limits.Absent):
+            return None
+        try:
+            name = f"{worker}-{self._state_number}"
+            return self._limits.make(name, self._residents.budget.usable_bytes)
+        except OSError as error:
+            _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
+            return None
 
     def _workers(self) -> Sequence[WorkerStatus]:
         """For the sampler, in its thread: what is read here is replaced, never changed."""

@@ -16,18 +16,17 @@ make control groups (root). Prints a table, and writes every single run as JSON.
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measuring, shapes
+from benchmarks import measuring, report, shapes
 from benchmarks.measuring import ALL_SEVEN, ATTENTION, RunFailed, Task
+from benchmarks.report import Row, ratio, table
 from benchmarks.shapes import NotConverted, Shape
 from benchmarks.work import sample_flops
 
@@ -37,34 +36,6 @@ RANK = 8
 GB = 1e9
 # Resident pages of two runs of the same code differ by this much.
 _SAME_MEMORY = 1.02
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table. ``value`` is None where there is none, for the reason in ``note``."""
-
-    name: str
-    value: float | None
-    unit: str
-    at_most: float | None = None
-    at_least: float | None = None
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        if self.value is None:
-            return "not measured"
-        if self.at_most is None and self.at_least is None:
-            return "-"
-        low = self.at_least is None or self.value >= self.at_least
-        high = self.at_most is None or self.value <= self.at_most
-        return "met" if low and high else "MISSED"
-
-    @property
-    def target(self) -> str:
-        if self.at_most is not None:
-            return f"<= {self.at_most:g}"
-        return "-" if self.at_least is None else f">= {self.at_least:g}"
 
 
 class Bench:
@@ -186,10 +157,6 @@ class Bench:
             for one in value if isinstance(value, list) else [value]:
                 assert isinstance(one, (int, float))
                 yield float(one)
-
-
-def ratio(part: float | None, whole: float | None) -> float | None:
-    return part / whole if part is not None and whole else None
 
 
 def peak(bench: Bench) -> list[Row]:
@@ -364,43 +331,14 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def table(rows: Sequence[Row]) -> str:
-    cells = [("what", "value", "target", "verdict")]
-    for row in rows:
-        value = "-" if row.value is None else f"{row.value:.3g} {row.unit}"
-        verdict = f"{row.verdict}: {row.note}" if row.value is None and row.note else row.verdict
-        cells.append((row.name, value, row.target, verdict))
-    widths = [max(len(line[column]) for line in cells) for column in range(3)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True))
-        for line in cells
-    )
-
-
 def document(bench: Bench, rows: Sequence[Row]) -> Mapping[str, object]:
     return {
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "kernel": platform.release()},
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        **report.surroundings(PACKAGES),
         "shape": asdict(bench.shape),
         "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
         "runs": bench.runs,
         "failed": bench.failed,
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
-            return value.strip()
-    return platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _groups(text: str) -> list[str]:

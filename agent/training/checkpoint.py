@@ -28,6 +28,8 @@ from agent.training.trainer import Progress
 from artifacts import durable
 from protos.nanofleet.v1 import job_pb2
 
+# In the job's folder.
+FOLDER = "checkpoints"
 FORMAT_VERSION = 2
 _KEY = "nanofleet"
 _SUFFIX = ".safetensors"

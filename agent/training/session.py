@@ -4,9 +4,11 @@ Only imported once the tokenizer's process is gone: from here on torch is loaded
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +17,12 @@ from agent.memory.plan import Facts, Plan, choose
 from agent.training import checkpoint, device, heap, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
-from agent.training.export import export
-from agent.training.failures import TrainingFailure, bad_data, explain
+from agent.training.export import convert, export, write_peft
+from agent.training.failures import TrainingFailure, explain
 from agent.training.graph import TrainedModel, build
 from agent.training.loop import Loop, Outcome, Report
+from agent.training.preflight import TRIAL, Rehearsal
+from agent.training.recipe import held_out_split
 from agent.training.samples import Samples
 from agent.training.token_file import Totals
 from agent.training.trainer import Progress, Trainer
@@ -28,13 +32,11 @@ from agent.workers.residency import AnonymousPeak
 from artifacts import digest
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-from protos.recipe import held_out_samples
-
-CHECKPOINTS = "checkpoints"
 
 
 class Session:
-    """``tokens``: the tokens file of each stage of ``start``, and what it holds."""
+    """``tokens``: the tokens file of each stage of ``start``, and what it holds. ``rehearsal``: of
+    a job that has had none."""
 
     def __init__(
         self,
@@ -42,8 +44,10 @@ class Session:
         base: BaseModel,
         tokens: Sequence[tuple[Path, Totals]],
         report: Report,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         self._start = start
+        self._rehearsal = rehearsal
         self._spec = job_pb2.TrainSpec()
         self._spec.CopyFrom(start.spec)
         self._longest = max(token_file.longest(path, totals) for path, totals in tokens)
@@ -59,7 +63,8 @@ class Session:
             for number, (path, totals) in enumerate(tokens)
         ]
         self._send = report
-        self._checkpoints = CheckpointFolder(Path(start.job_folder) / CHECKPOINTS)
+        self._folder = Path(start.job_folder)
+        self._checkpoints = CheckpointFolder(self._folder / checkpoint.FOLDER)
 
     def run(self, commands: Commands) -> Outcome:
         """Reports everything up to TrainingFinished or TrainingStopped."""
@@ -67,10 +72,20 @@ class Session:
         found = self._checkpoints.newest(recipe)
         for problem in self._checkpoints.problems:
             self._log(problem)
+        if self._rehearsal and not found:
+            self._rehearsal.check_data()
         settings = found.settings if found else self._new_settings(recipe)
         torch.set_num_threads(settings.threads)
         # Chosen in each attempt anew: it changes no number.
-        self._spec.stored_layers = self._plan(settings.data_type).stored_layers
+        plan = self._plan(settings.data_type)
+        self._spec.stored_layers = plan.stored_layers
+        if self._rehearsal:
+            running = replace(plan, packing=settings.packing, chunk_rows=settings.chunk_rows)
+            self._rehearsal.settle(
+                running, self._facts(settings.data_type), settings.threads, settings.data_type
+            )
+            if not found:
+                self._rehearsal.check_memory()
         where = self._where(settings)
         weights = MappedWeights(self._base, precision.TYPES[settings.data_type], where.device)
         with AnonymousPeak() as peak:
@@ -124,8 +139,10 @@ class Session:
 
     def _plan(self, data_type: str) -> Plan:
         """Within the recipe's memory budget; raises OutOfMemory when there is none."""
-        facts = Facts(precision.TYPES[data_type].itemsize, self._longest)
-        return choose(self._base, self._spec, facts)
+        return choose(self._base, self._spec, self._facts(data_type))
+
+    def _facts(self, data_type: str) -> Facts:
+        return Facts(precision.TYPES[data_type].itemsize, self._longest)
 
     def _trainer(
         self, model: TrainedModel, settings: Settings, found: Checkpoint | None
@@ -152,6 +169,18 @@ class Session:
             weights.scratch.release()
             heap.give_back()
 
+        @contextmanager
+        def trial(rehearsal: Rehearsal) -> Iterator[Path]:
+            folder = self._folder / TRIAL
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                write_peft(folder, self._base, model, self._spec)
+                rehearsal.check_checkpoint(self._spec, self._folder, folder)
+                yield rehearsal.check_adapter(folder, lambda: convert(folder, self._base.path))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
         return Loop(
             trainer,
             self._spec,
@@ -162,6 +191,8 @@ class Session:
             residency=residency.measure,
             gpu_bytes=lambda: device.peak_bytes(weights.scratch.device),
             clock=time.monotonic,
+            rehearsal=self._rehearsal,
+            trial=trial,
         )
 
     def _report_started(self, settings: Settings, trainer: Trainer, where: device.Choice) -> None:
@@ -231,17 +262,3 @@ def told(report: worker_pb2.TrainingReport) -> str:
                 f" samples{'  best' if found.best else ''}"
             )
     return ""
-
-
-def held_out_split(spec: job_pb2.TrainSpec, number: int, samples: int) -> int:
-    """How many of the ``samples`` of a stage (from 0) are held out. Raises TrainingFailure where
-    none would be left."""
-    fraction = spec.evaluation.held_out_fraction if spec.HasField("evaluation") else 0.0
-    held_out = held_out_samples(samples, fraction)
-    if held_out >= samples:
-        name = spec.stages[number].dataset_name or f"The dataset of stage {number + 1}"
-        raise bad_data(
-            f"{name} has {samples} sample: none is left to train on when one is held out for "
-            "evaluation. Add samples, or leave out evaluation."
-        )
-    return held_out

@@ -146,6 +146,12 @@ class Trainer:
         return left - sum(len(pack) for pack in self._step_packs()[: progress.step_micro_steps])
 
     @property
+    def next_tokens(self) -> tuple[int, int]:
+        """Of the next micro-step: its tokens, and how many of them are labelled."""
+        pack = self._step_packs()[self.progress.step_micro_steps]
+        return sum(len(one.tokens) for one in pack), sum(len(one.labelled) for one in pack)
+
+    @property
     def evaluation_due(self) -> bool:
         """A pure function of the cursor: an evaluation that was broken off is due again."""
         progress = self.progress
@@ -162,11 +168,13 @@ class Trainer:
         """Samples of the stage's evaluation."""
         return self._samples[self.progress.stage].held_out_count
 
-    def held_out_loss(self, number: int) -> tuple[float, int]:
-        """The loss summed over one held-out sample's labelled tokens, and their number."""
+    def held_out_loss(self, number: int) -> tuple[float, int, int]:
+        """The loss summed over one held-out sample's labelled tokens; its tokens, and how many of
+        them are labelled."""
         sample = self._samples[self.progress.stage].held_out(number)
         with torch.no_grad():
-            return self._model.summed_loss(sample).item(), len(sample.labelled)
+            loss = self._model.summed_loss(sample).item()
+        return loss, len(sample.tokens), len(sample.labelled)
 
     def note_evaluation(self, summed_loss: float, tokens: int, took_s: float) -> job_pb2.Evaluated:
         """Takes in a whole evaluation: keeps the adapter if it is the best of its stage, ends the

@@ -339,6 +339,7 @@ class Job(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REHEARSAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
     spec_digest: _builtins.str
@@ -361,6 +362,10 @@ class Job(_message.Message):
 
     @_builtins.property
     def result(self) -> Global___JobResult: ...
+    @_builtins.property
+    def rehearsal(self) -> Global___Rehearsal:
+        """What its own first steps have shown: it is rehearsed once, before its long run."""
+
     def __init__(
         self,
         *,
@@ -376,10 +381,11 @@ class Job(_message.Message):
         progress: Global___TrainProgress | None = ...,
         result: Global___JobResult | None = ...,
         message: _builtins.str = ...,
+        rehearsal: Global___Rehearsal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "progress", b"progress", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -658,6 +664,8 @@ class JobEvent(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     EVALUATED_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each event of the journal. After a power cut it skips ahead once, because the
     last progress may be lost and its numbers may have been seen.
@@ -677,6 +685,14 @@ class JobEvent(_message.Message):
     def checkpoint(self) -> Global___CheckpointSaved: ...
     @_builtins.property
     def evaluated(self) -> Global___Evaluated: ...
+    @_builtins.property
+    def check(self) -> Global___PlanCheck: ...
+    @_builtins.property
+    def plan(self) -> Global___JobPlan:
+        """Once for a job: its first steps are done, and what has to be checked before the rest has
+        passed.
+        """
+
     def __init__(
         self,
         *,
@@ -690,12 +706,14 @@ class JobEvent(_message.Message):
         log: Global___LogLine | None = ...,
         checkpoint: Global___CheckpointSaved | None = ...,
         evaluated: Global___Evaluated | None = ...,
+        check: Global___PlanCheck | None = ...,
+        plan: Global___JobPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "log", b"log", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1153,6 +1171,38 @@ class PlanCheck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanCheck: _TypeAlias = PlanCheck  # noqa: Y015
+
+@_typing.final
+class Rehearsal(_message.Message):
+    """How a job's rehearsal went, by its own first steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]:
+        """In the order in which they passed; of a check that an interrupted attempt had passed before,
+        the newest.
+        """
+
+    @_builtins.property
+    def plan(self) -> Global___JobPlan:
+        """Once all have passed."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[Global___PlanCheck] | None = ...,
+        plan: Global___JobPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rehearsal: _TypeAlias = Rehearsal  # noqa: Y015
 
 @_typing.final
 class JobPlan(_message.Message):
