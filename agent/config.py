@@ -8,6 +8,8 @@
 
     [memory]
     reserve_mib = 0          # kept free of workers; 0 is 5 % of the board, at least 128
+    most_mib = 0             # what all workers may use together; 0 is all but system and reserve
+    floor_mib = 0            # with less available workers yield; 0 is 2 % of the board, at least 48
 
     [artifacts]
     reserve_mib = 256        # kept free on the disk
@@ -19,6 +21,8 @@
     [inference]
     threads = 0              # 0: all cores but one
     context_length = 2048
+    quiet_s = 30.0           # a job that made room for requests goes on after so long without one
+    idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
 
     [telemetry]
     period_s = 1.0
@@ -54,6 +58,8 @@ class Listen:
 @dataclass(frozen=True, slots=True)
 class Memory:
     reserve_mib: int = 0
+    most_mib: int = 0
+    floor_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class Training:
 class Inference:
     threads: int = 0
     context_length: int = 2048
+    quiet_s: float = 30.0
+    idle_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,22 @@ from agent.jobs import results, spec, states
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import NOT_SERVED, spoken
+from agent.memory.arbiter import Decision
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
 from artifacts import durable
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
-from protos.nanofleet.v1.job_pb2 import JobEvent, JobResult, LogLine, PlanCheck, TrainProgress
+from protos.nanofleet.v1.job_pb2 import (
+    Decided,
+    JobEvent,
+    JobResult,
+    LogLine,
+    PlanCheck,
+    TrainProgress,
+)
 from protos.nanofleet.v1.worker_pb2 import (
+    PauseTraining,
     ResumeTraining,
     StartTraining,
     StopTraining,
@@ -95,6 +104,11 @@ class Attempt:
         self._meter = PowerMeter(means.energy_j)
         # llama.cpp with the trial adapter, while the worker waits.
         self._speech: asyncio.Task[PlanCheck] | None = None
+        # Waiting for its memory.
+        self._entering: asyncio.Future[None] | None = None
+        self._suspended = False
+        # Set while the worker computes nothing and has given its workspace back.
+        self._rests = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -104,14 +118,42 @@ class Attempt:
         """Runs the worker to its end. Cancelled, it kills the worker first."""
         energy_before_j = self._means.energy_j()
         try:
-            last, exit = await self._run()
+            await asyncio.to_thread(durable.make_folder, self._folder)
+            start = await self._means.start_of(self._name, self._train, self._folder)
+            if not await self._enter(Path(start.base_path)):
+                return self._not_started()
+            last, exit = await self._run(start)
         finally:
+            self._rests.set()
             self._means.leave()
         return await self._ending(last, exit, energy_before_j)
+
+    @property
+    def yields(self) -> bool:
+        return not self._train.holds_memory
+
+    async def suspend(self) -> None:
+        """Returns when the worker rests at a micro-step, its workspace given back, or is gone."""
+        self._suspended = True
+        if self._worker is None or self._rests.is_set():
+            return
+        await _send(self._worker, TrainingCommand(pause=PauseTraining()))
+        await self._rests.wait()
+
+    async def resume(self) -> None:
+        """Lets a suspended worker go on; one that waits for its trial adapter still does."""
+        self._suspended = False
+        if self._worker is not None and self._speech is None:
+            await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
+
+    async def tell(self, decision: Decision) -> None:
+        told = Decided(act=decision.act.value, reason=decision.reason)
+        await self._write(self._means.records.journal.decided, told)
 
     async def stop(self) -> None:
         """Lets the worker write a checkpoint and end at the next micro-step."""
         self._stop_asked = True
+        self._give_up_waiting()
         self._hush()
         if self._worker is not None:
             await _send(self._worker, TrainingCommand(stop=StopTraining()))
@@ -119,15 +161,41 @@ class Attempt:
     def kill(self) -> None:
         """Ends the worker now; its last checkpoint stays."""
         self._killed = True
+        self._give_up_waiting()
         self._hush()
         if self._worker is not None:
             self._worker.kill()
 
-    async def _run(self) -> tuple[TrainingReport, Exit]:
-        await asyncio.to_thread(durable.make_folder, self._folder)
-        start = await self._means.start_of(self._name, self._train, self._folder)
+    async def _enter(self, base: Path) -> bool:
+        """Waits for the job's memory; False when that was given up for a wish."""
+        if self._stop_asked or self._killed:
+            return False
+        memory = self._means.enter(base, self._train, self._name, self)
+        entering = self._entering = asyncio.ensure_future(memory)
+        try:
+            await asyncio.wait({entering})
+        finally:
+            self._entering = None
+            entering.cancel()
+            await asyncio.wait({entering})
+        if entering.cancelled():
+            return False
+        entering.result()
+        return True
+
+    def _give_up_waiting(self) -> None:
+        if self._entering is not None:
+            self._entering.cancel()
+
+    def _not_started(self) -> Ending:
+        if self._killed:
+            canceled = states.Broke(job_pb2.CAUSE_CANCELED)
+            return Ending(canceled, Account(states.POLICIES[job_pb2.CAUSE_CANCELED].sentence))
+        return Ending(states.Stopped(), Account("Stopped while it waited for memory."))
+
+    async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
         start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
-        worker = self._worker = await self._launched(Path(start.base_path))
+        worker = self._worker = await self._launched()
         try:
             await self._begin(worker, start)
             last = await self._follow(worker)
@@ -139,9 +207,8 @@ class Attempt:
             raise
         return last, exit
 
-    async def _launched(self, base: Path) -> Worker[TrainingReport]:
+    async def _launched(self) -> Worker[TrainingReport]:
         means = self._means
-        await means.enter(base, self._train, self._name)
         return await means.launcher.start(
             TRAINING_MODULE,
             TrainingReport,
@@ -155,6 +222,8 @@ class Attempt:
         if self._killed:
             worker.kill()
         await _send(worker, TrainingCommand(start=start))
+        if self._suspended:
+            await _send(worker, TrainingCommand(pause=PauseTraining()))
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
 
@@ -192,6 +261,10 @@ class Attempt:
                 await self._write(journal.rehearsed, JobEvent(check=report.check))
             case "paused" | "rehearsed":
                 self.tokens_per_s = None
+                if report.HasField("paused") or report.rehearsed.adapter_path:
+                    self._rests.set()
+            case "resumed":
+                self._rests.clear()
             case "started":
                 self._meter = PowerMeter(self._means.energy_j)
                 await self._write(journal.log, LogLine(text=_told(report)))
@@ -216,7 +289,7 @@ class Attempt:
             await self.note(TrainingReport(check=check))
         plan = completed(done.plan, self._means, self._meter.power_w())
         await self._write(self._means.records.journal.rehearsed, JobEvent(plan=plan))
-        if done.adapter_path:
+        if done.adapter_path and not self._suspended:
             await _send(worker, TrainingCommand(resume=ResumeTraining()))
 
     async def _spoken(self, adapter: Path) -> PlanCheck | None:
@@ -259,6 +332,7 @@ class Attempt:
     def _observe(self, progress: TrainProgress) -> None:
         self.progress = progress
         self.tokens_per_s = progress.tokens_per_s
+        self._means.measured(progress.anonymous_bytes)
         self._peak_anonymous_bytes = max(self._peak_anonymous_bytes, progress.anonymous_bytes)
 
     async def _ending(

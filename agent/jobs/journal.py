@@ -22,6 +22,7 @@ from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Decided,
     Evaluated,
     Job,
     JobEvent,
@@ -98,6 +99,10 @@ class Journal:
     def log(self, job_id: str, line: LogLine) -> None:
         with self._db.transaction(Sync.SOON):
             self._write(job_id, JobEvent(log=line))
+
+    def decided(self, job_id: str, decided: Decided) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._write(job_id, JobEvent(decided=decided))
 
     def rehearsed(self, job_id: str, event: JobEvent) -> None:
         """A check of the job's rehearsal, or its plan."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.jobs.records import Records
+from agent.memory.residents import Trainee
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts.digest import Digest
@@ -18,7 +19,7 @@ from protos.nanofleet.v1.worker_pb2 import StartTraining
 TRAINING_MODULE = "agent.training.worker"
 
 
-async def _enter_nothing(base: Path, train: TrainSpec, name: str) -> None:
+async def _enter_nothing(base: Path, train: TrainSpec, name: str, trainee: Trainee) -> None:
     pass
 
 
@@ -36,8 +37,10 @@ class Means:
     # A fresh control group for the worker of this name.
     limit: Callable[[str], Group | None] = lambda worker: None
     # Called around each attempt, with the job's base model: room is made for it, and given back.
-    enter: Callable[[Path, TrainSpec, str], Awaitable[None]] = _enter_nothing
+    enter: Callable[[Path, TrainSpec, str, Trainee], Awaitable[None]] = _enter_nothing
     leave: Callable[[], None] = lambda: None
+    # What the worker was seen to take of anonymous memory.
+    measured: Callable[[int], None] = lambda size_bytes: None
 
     @property
     def worker_threads(self) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.jobs import spec as specs
 from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import spoken
+from agent.memory.arbiter import Decision
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
 from artifacts import durable
@@ -42,6 +43,30 @@ _ERRORS: dict[job_pb2.Cause.ValueType, type[errors.NanofleetError]] = {
 }
 
 
+class _Rehearsed:
+    """A rehearsal before the arbiter: measured, so it makes room for nobody; a board that runs out
+    of memory ends it."""
+
+    yields = False
+    worker: Worker[TrainingReport] | None = None
+
+    async def suspend(self) -> None:
+        """Nothing to give back that would not spoil what is measured."""
+
+    async def resume(self) -> None:
+        """It never rested."""
+
+    async def stop(self) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+
+    async def tell(self, decision: Decision) -> None:
+        """A rehearsal has no journal; its client hears how it ended."""
+
+
 class Rehearsals:
     """``turn`` is held by whoever trains. ``accept`` raises what a submission of the recipe would
     be refused with."""
@@ -57,6 +82,7 @@ class Rehearsals:
         self._scratch = scratch
         self._turn = turn
         self._accept = accept
+        self._trainee = _Rehearsed()
         shutil.rmtree(scratch, ignore_errors=True)
 
     async def plan(self, spec: bytes) -> AsyncGenerator[PlanJobResponse, None]:
@@ -84,7 +110,7 @@ class Rehearsals:
         await asyncio.to_thread(durable.make_folder, self._scratch)
         start = await means.start_of(job.name, job.train, self._scratch / "job")
         base = Path(start.base_path)
-        await means.enter(base, job.train, job.name)
+        await means.enter(base, job.train, job.name, self._trainee)
         meter, done = PowerMeter(means.energy_j), TrainingRehearsed()
         rehearse = TrainingCommand(rehearse=RehearseTraining(start=start))
         async with aclosing(self._trained(rehearse)) as reports:
@@ -105,6 +131,7 @@ class Rehearsals:
             TRAINING_MODULE, TrainingReport, self._scratch / "training.log",
             name="training", group=means.limit("training"),
         )  # fmt: skip
+        self._trainee.worker = worker
         try:
             await worker.send(rehearse)
             last = TrainingReport()
@@ -119,6 +146,7 @@ class Rehearsals:
                 f"The training worker sent what is no report: {error}."
             ) from None
         finally:
+            self._trainee.worker = None
             await _end(worker)
         if not last.HasField("rehearsed"):
             raise _failure(last.failed if last.HasField("failed") else _death(exit))

@@ -120,7 +120,13 @@ def recipe_digest(spec: job_pb2.TrainSpec) -> str:
     attempts."""
     essential = job_pb2.TrainSpec()
     essential.CopyFrom(spec)
-    for field in ("stored_layers", "memory_budget_bytes", "checkpoint_period_s", "threads"):
+    for field in (
+        "stored_layers",
+        "memory_budget_bytes",
+        "holds_memory",
+        "checkpoint_period_s",
+        "threads",
+    ):
         essential.ClearField(field)
     for stage in essential.stages:
         stage.ClearField("dataset_name")

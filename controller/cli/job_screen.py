@@ -98,6 +98,8 @@ def event_line(event: job_pb2.JobEvent) -> str:
         said = check(event.check)
     elif body == "plan":
         said = forecast(event.plan)
+    elif body == "decided":
+        said = f"{event.decided.act}: {event.decided.reason}"
     elif body == "log":
         said = event.log.text.rstrip("\n")
     else:

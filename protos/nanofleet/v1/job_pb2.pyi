@@ -154,6 +154,7 @@ class TrainSpec(_message.Message):
     EVALUATION_FIELD_NUMBER: _builtins.int
     PACKING_FIELD_NUMBER: _builtins.int
     MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    HOLDS_MEMORY_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     sequence_length: _builtins.int
     """Tokens in a micro-step at most; longer samples are refused by the data check."""
@@ -178,6 +179,10 @@ class TrainSpec(_message.Message):
     memory_budget_bytes: _builtins.int
     """Peak of the worker to stay below: it chooses stored layers, the head's chunks and packing.
     0: as the fields above say.
+    """
+    holds_memory: _builtins.bool
+    """A request for a model that does not fit beside the job is refused. Otherwise the job makes room
+    at the next micro-step, and goes on when the model was quiet for a while.
     """
     @_builtins.property
     def lora(self) -> Global___LoraSpec: ...
@@ -208,10 +213,11 @@ class TrainSpec(_message.Message):
         evaluation: Global___Evaluation | None = ...,
         packing: _builtins.bool = ...,
         memory_budget_bytes: _builtins.int = ...,
+        holds_memory: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "lora", b"lora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "base_digest", b"base_digest", "checkpoint_period_s", b"checkpoint_period_s", "evaluation", b"evaluation", "gradient_clip", b"gradient_clip", "lora", b"lora", "memory_budget_bytes", b"memory_budget_bytes", "packing", b"packing", "seed", b"seed", "sequence_length", b"sequence_length", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "base_digest", b"base_digest", "checkpoint_period_s", b"checkpoint_period_s", "evaluation", b"evaluation", "gradient_clip", b"gradient_clip", "holds_memory", b"holds_memory", "lora", b"lora", "memory_budget_bytes", b"memory_budget_bytes", "packing", b"packing", "seed", b"seed", "sequence_length", b"sequence_length", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,6 +672,7 @@ class JobEvent(_message.Message):
     EVALUATED_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DECIDED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each event of the journal. After a power cut it skips ahead once, because the
     last progress may be lost and its numbers may have been seen.
@@ -693,6 +700,8 @@ class JobEvent(_message.Message):
         passed.
         """
 
+    @_builtins.property
+    def decided(self) -> Global___Decided: ...
     def __init__(
         self,
         *,
@@ -708,16 +717,43 @@ class JobEvent(_message.Message):
         evaluated: Global___Evaluated | None = ...,
         check: Global___PlanCheck | None = ...,
         plan: Global___JobPlan | None = ...,
+        decided: Global___Decided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan", "decided"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___JobEvent: _TypeAlias = JobEvent  # noqa: Y015
+
+@_typing.final
+class Decided(_message.Message):
+    """The board's memory was given to or taken from the job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    act: _builtins.str
+    """"suspend the job", "resume the job", "stop the job at a checkpoint" """
+    reason: _builtins.str
+    """one sentence with its numbers"""
+    def __init__(
+        self,
+        *,
+        act: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decided: _TypeAlias = Decided  # noqa: Y015
 
 @_typing.final
 class Transition(_message.Message):
