@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.memory.admission import admit_inference, admit_training
 from agent.memory.budget import Budget, Claim
+from agent.memory.processor import CPU, least_element_bytes
 from artifacts import base_model
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
@@ -18,19 +19,19 @@ _SERVED = "the served model"
 class Residents:
     """The calls that read a model's header block; they may come from any thread."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, cpu: Path = CPU) -> None:
         self.budget = budget
+        self._cpu = cpu
         self._job: Claim | None = None
         self._model: Claim | None = None
 
     def admit_job(self, path: Path, train: TrainSpec) -> None:
         """Raises OutOfMemory for a recipe that cannot run on this board at all."""
-        admit_training(self.budget, base_model.read(path), train, owner="the job")
+        self._admitted(path, train, "the job")
 
     def start_job(self, path: Path, train: TrainSpec, name: str) -> bool:
         """Notes the job that runs now; False when it does not fit beside the served model."""
-        owner = f"the training job {name}"
-        self._job = admit_training(self.budget, base_model.read(path), train, owner=owner)
+        self._job = self._admitted(path, train, f"the training job {name}")
         return self._model is None or self.budget.fits(self._job, [self._model])
 
     def end_job(self) -> None:
@@ -48,3 +49,8 @@ class Residents:
 
     def end_model(self) -> None:
         self._model = None
+
+    def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
+        base = base_model.read(path)
+        least = least_element_bytes(base.embedding_length, self._cpu)
+        return admit_training(self.budget, base, train, owner=owner, least_element_bytes=least)

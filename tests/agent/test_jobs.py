@@ -233,7 +233,7 @@ async def test_what_cannot_run_is_refused_before_it_is_a_job(kitchen: Kitchen) -
                                         dataset_digest=digest.of_file(kitchen.base)))  # fmt: skip
         assert "not a base model" in str(await refusal(stubs, swapped))
         assert (await refusal(stubs, kitchen.spec(), job_id="../x")).field == "job_id"
-        huge = await refusal(stubs, kitchen.spec(sequence_length=100_000))
+        huge = await refusal(stubs, kitchen.spec(sequence_length=100_000_000))
         assert isinstance(huge, errors.OutOfMemory)
         assert "This fits: sequence_length" in huge.fix
         assert not (await stubs.jobs.ListJobs(job_pb2.ListJobsRequest())).jobs
