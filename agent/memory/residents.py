@@ -32,6 +32,7 @@ from agent.memory.arbiter import (
 )
 from agent.memory.budget import Budget, Claim
 from agent.memory.forecast import Part
+from agent.memory.processor import CPU, least_element_bytes
 from artifacts import base_model
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
@@ -123,10 +124,12 @@ class Residents:
         budget: Budget,
         policy: Policy = Policy(floor_bytes=0),  # noqa: B008  # frozen
         read: Callable[[], Reading] = read_board,
+        cpu: Path = CPU,
     ) -> None:
         self.budget = budget
         self._policy = policy
         self._read = read
+        self._cpu = cpu
         self._training: _Training | None = None
         self._model: Claim | None = None
         self._wanted: _Wanted | None = None
@@ -150,7 +153,7 @@ class Residents:
 
     def admit_job(self, path: Path, train: TrainSpec) -> None:
         """Raises OutOfMemory for a recipe that cannot run on this board at all."""
-        admit_training(self.budget, base_model.read(path), train, owner="the job")
+        self._admitted(path, train, "the job")
 
     async def enter_job(self, path: Path, train: TrainSpec, name: str, trainee: Trainee) -> None:
         """Returns when the job may take its memory; raises OutOfMemory when it never can."""
@@ -223,8 +226,12 @@ class Residents:
         self._changed.set()
 
     def _job_claim(self, path: Path, train: TrainSpec, owner: str) -> Claim:
-        claim = admit_training(self.budget, base_model.read(path), train, owner=owner)
-        return self._with_known(_JOB, claim)
+        return self._with_known(_JOB, self._admitted(path, train, owner))
+
+    def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
+        base = base_model.read(path)
+        least = least_element_bytes(base.embedding_length, self._cpu)
+        return admit_training(self.budget, base, train, owner=owner, least_element_bytes=least)
 
     def _with_known(self, kind: str, claim: Claim) -> Claim:
         """With what was measured above the forecast on this base before."""

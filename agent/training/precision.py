@@ -10,20 +10,16 @@ The choice of two attempts must not hang on what else the board was doing, so th
 (native units win by a factor of two to five), and the first attempt's choice is in the checkpoint.
 """
 
-import re
 import time
 from pathlib import Path
 
 import torch
 
+from agent.memory.processor import CPU, FLOAT32_BYTES, least_element_bytes
 from agent.training.device import GPU, PROCESSOR
 
 # The compute capability of GPUs that have them.
 _BFLOAT16_UNITS = (8, 0)
-# x86's and Arm's words for it in /proc/cpuinfo.
-_NATIVE = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
-# Narrower models spend their time around the products.
-_LEAST_WIDTH = 512
 _TOKENS, _WIDTH = 256, 1152
 _REPEATS = 8
 _WORTH_IT = 1.5
@@ -32,14 +28,12 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 TYPES = {name: data_type for data_type, name in NAMES.items()}
 
 
-def choose(
-    width: int, device: torch.device = PROCESSOR, cpu: Path = Path("/proc/cpuinfo")
-) -> torch.dtype:
+def choose(width: int, device: torch.device = PROCESSOR, cpu: Path = CPU) -> torch.dtype:
     """For a model with hidden states of this width. Takes about 0.1 s."""
     if device.type == GPU.type:
         native = torch.cuda.get_device_capability(device) >= _BFLOAT16_UNITS
         return torch.bfloat16 if native else torch.float32
-    if width < _LEAST_WIDTH or _NATIVE.search(cpu.read_text()) is None:
+    if least_element_bytes(width, cpu) == FLOAT32_BYTES:
         return torch.float32
     faster = _best_s(torch.float32) > _WORTH_IT * _best_s(torch.bfloat16)
     return torch.bfloat16 if faster else torch.float32

@@ -233,7 +233,16 @@ async def test_what_cannot_run_is_refused_before_it_is_a_job(kitchen: Kitchen) -
                                         dataset_digest=digest.of_file(kitchen.base)))  # fmt: skip
         assert "not a base model" in str(await refusal(stubs, swapped))
         assert (await refusal(stubs, kitchen.spec(), job_id="../x")).field == "job_id"
-        huge = await refusal(stubs, kitchen.spec(sequence_length=100_000_000))
+        assert not (await stubs.jobs.ListJobs(job_pb2.ListJobsRequest())).jobs
+
+
+async def test_a_job_that_is_too_large_for_the_board_is_refused(kitchen: Kitchen) -> None:
+    kitchen.daemon.stop()
+    kitchen.daemon.write_config("[memory]\nmost_mib = 400\n")
+    kitchen.daemon.start()
+    async with kitchen.daemon.stubs() as stubs:
+        await kitchen.stock(stubs)
+        huge = await refusal(stubs, kitchen.spec(sequence_length=100_000))
         assert isinstance(huge, errors.OutOfMemory)
         assert "This fits: sequence_length" in huge.fix
         assert not (await stubs.jobs.ListJobs(job_pb2.ListJobsRequest())).jobs
