@@ -135,18 +135,29 @@ def _tokens(
     key = token_file.key_of(spec.base_digest, stage.dataset_digest, spec.sequence_length)
     if totals := token_file.read_totals(path, key):
         return path, totals
-    line = job_pb2.LogLine(text="Tokenising the dataset with the base model's own tokenizer.")
-    reports.write(worker_pb2.TrainingReport(log=line))
+    _log(reports, "Tokenising the dataset with the base model's own tokenizer.")
+    name = stage.dataset_name or _UNNAMED
     totals = preparation.prepare_in_child(
         Path(start.base_path),
         Path(start.dataset_paths[number]),
         path,
         key,
         spec.sequence_length,
-        stage.dataset_name or _UNNAMED,
+        name,
         commands.stop_asked.is_set,
     )
+    if totals.examples > totals.samples:
+        _log(
+            reports,
+            f"{name}: {totals.samples:,} samples are read as {totals.examples:,} examples, because "
+            "the base model's chat template writes earlier turns otherwise once later ones follow. "
+            "A step takes longer by that; what it learns from is the same.",
+        )
     return path, totals
+
+
+def _log(reports: FrameWriter, text: str) -> None:
+    reports.write(worker_pb2.TrainingReport(log=job_pb2.LogLine(text=text)))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,9 @@ class TrainSpec(_message.Message):
     sequence_length: _builtins.int
     """Tokens in a micro-step at most; longer samples are refused by the data check."""
     accumulation: _builtins.int
-    """Samples whose gradients are summed for one optimizer step."""
+    """Samples, which are lines of the dataset, whose gradients are summed for one optimizer step.
+    A conversation is one, also where the base's chat template makes several examples of it.
+    """
     gradient_clip: _builtins.float
     """Global norm to which gradients are clipped. 0: not clipped."""
     weight_decay: _builtins.float

@@ -27,9 +27,9 @@ from tests.artifacts.convert import shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
-# Gemma 3 has no untied head.
 SHAPES: dict[str, tuple[str, dict[str, object]]] = {
-    "gemma3": ("gemma3", {}),
+    "gemma3 tied": ("gemma3", {}),
+    "gemma3 untied": ("gemma3", {"tie_word_embeddings": False}),
     "qwen2 tied": ("qwen2", {}),
     "qwen2 untied": ("qwen2", {"tie_word_embeddings": False}),
     "qwen3 tied": ("qwen3", {}),
