@@ -38,6 +38,8 @@ class Feature(enum.Enum):
 class EngineOptions:
     context_length: int = DEFAULT_CONTEXT_LENGTH
     threads: int = 1
+    # A folder for what an engine makes of a base and can make again; None: it is made for once.
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,12 @@ def base_not_finite() -> Refused:
     )
 
 
+def unusable_base(file: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{file} is unusable: its output is not finite.", fix="Import the base model again."
+    )
+
+
 def invalid_sampling(name: str, value: float, allowed: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is {value}.",
