@@ -18,6 +18,7 @@
     [inference]
     threads = 0              # 0: all cores but one
     context_length = 2048
+    engine = "llama"         # or "onnxruntime", "transformers"
 
     [telemetry]
     period_s = 1.0
@@ -34,6 +35,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
+from agent.inference import engines
 from protos.errors import InvalidRequest
 from protos.transport import AGENT_PORT
 
@@ -68,6 +70,7 @@ class Training:
 class Inference:
     threads: int = 0
     context_length: int = 2048
+    engine: str = engines.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,10 @@ def parsed(tables: dict[str, object], where: str) -> Config:
             raise _wrong(where, name, f"must be a table: [{name}]")
         section = getattr(config, name)
         config = replace(config, **{name: _section(section, table, where, name)})
+    try:
+        engines.named(config.inference.engine)
+    except InvalidRequest as error:
+        raise _wrong(where, "inference.engine", f"is wrong: {error}") from None
     return config
 
 

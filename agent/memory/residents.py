@@ -16,10 +16,12 @@ _SERVED = "the served model"
 
 
 class Residents:
-    """The calls that read a model's header block; they may come from any thread."""
+    """``engine``: that which serves. The calls that read a model's header block; they may come from
+    any thread."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, engine: str = "llama") -> None:
         self.budget = budget
+        self._engine = engine
         self._job: Claim | None = None
         self._model: Claim | None = None
 
@@ -44,7 +46,9 @@ class Residents:
         """Its claim beside the job that runs; raises OutOfMemory when it does not fit now."""
         held = [self._job] if self._job else []
         model = base_model.read(path)
-        return admit_inference(self.budget, model, digest, context_length, held, owner=_SERVED)
+        return admit_inference(
+            self.budget, model, digest, context_length, held, owner=_SERVED, engine=self._engine
+        )
 
     def end_model(self) -> None:
         self._model = None

@@ -128,6 +128,7 @@ def _settings(options: EngineOptions) -> SessionOptions:
     settings.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_ALL
     # Each call has another number of tokens: there is no pattern to learn.
     settings.enable_mem_pattern = False
+    settings.enable_cpu_mem_arena = False
     settings.log_severity_level = 3
     return settings
 

@@ -17,6 +17,9 @@ from agent.model.tensors import Tensors
 from artifacts.base_model import BaseModel
 from artifacts.convert.families import GEMMA3
 
+# Numbers unpacked at once: the whole embedding of a 1B model would be a gigabyte.
+_SLAB = 1 << 22
+
 
 def load(base: BaseModel) -> nn.Module:
     """Four bytes for each parameter. Raises InvalidRequest for a base that is not supported."""
@@ -38,9 +41,16 @@ def fill(model: nn.Module, base: BaseModel) -> None:
     shape, tensors = configuration(base), Tensors(base)
     state = model.state_dict()
     for spec in shape.family.tensors(shape.size, head=HEAD in base.tensors):
-        rows = tensors.rows(spec.target, 0, spec.shape[0] if len(spec.shape) > 1 else 1)
-        values = spec.undo(rows.reshape(spec.shape))
-        state[spec.source].copy_(torch.from_numpy(values))
+        target = state[spec.source]
+        if len(spec.shape) == 1:
+            target.copy_(torch.from_numpy(spec.undo(tensors.vector(spec.target))))
+            continue
+        rows, columns = spec.shape
+        step = -(-_SLAB // columns // spec.rows_together) * spec.rows_together
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            slab = spec.undo(tensors.rows(spec.target, first, last))
+            target[first:last].copy_(torch.from_numpy(slab))
 
 
 def _config(base: BaseModel, shape: Configuration) -> Any:
