@@ -21,16 +21,27 @@ class EngineKind:
     extra: str
     # Of the adapter artifact's files.
     adapter_file: str
+    # The distributions that compute.
+    packages: tuple[str, ...]
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "llama": EngineKind("agent.inference.llama", "LlamaEngine", "infer", "adapter.gguf"),
-    "onnxruntime": EngineKind("agent.inference.onnx.engine", "OnnxEngine", "onnx", "adapter.gguf"),
+    "llama": EngineKind(
+        "agent.inference.llama", "LlamaEngine", "infer", "adapter.gguf", ("llama-cpp-python",)
+    ),
+    "onnxruntime": EngineKind(
+        "agent.inference.onnx.engine",
+        "OnnxEngine",
+        "onnx",
+        "adapter.gguf",
+        ("onnxruntime", "llama-cpp-python"),
+    ),
     "transformers": EngineKind(
         "agent.inference.reference.engine",
         "ReferenceEngine",
         "reference",
         "adapter_model.safetensors",
+        ("torch", "transformers", "peft", "llama-cpp-python"),
     ),
 }
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.inference import engines, wire
+from agent.inference import engines, proof, wire
 from agent.inference.engine import Engine
 from agent.inference.session import Session
 from agent.workers import residency
@@ -57,8 +57,10 @@ def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
     began_s = time.monotonic()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    engine_type = engines.imported(command.engine or engines.DEFAULT)
+    name = command.engine or engines.DEFAULT
+    engine_type = engines.imported(name)
     options = wire.options(command, _spare_threads())
+    proof.prove(name, engine_type, options.cache)
     engine = engine_type.open(Path(command.base_path), options)
     memory = residency.measure()
     opened = worker_pb2.ModelOpened(
