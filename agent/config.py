@@ -21,6 +21,7 @@
     [inference]
     threads = 0              # 0: all cores but one
     context_length = 2048
+    engine = "llama"         # or "onnxruntime", "transformers"
     quiet_s = 30.0           # a job that made room for requests goes on after so long without one
     idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
 
@@ -39,6 +40,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
+from agent.inference import engines
 from protos.errors import InvalidRequest
 from protos.transport import AGENT_PORT
 
@@ -77,6 +79,7 @@ class Training:
 class Inference:
     threads: int = 0
     context_length: int = 2048
+    engine: str = engines.DEFAULT
     quiet_s: float = 30.0
     idle_s: float = 900.0
 
@@ -131,6 +134,10 @@ def parsed(tables: dict[str, object], where: str) -> Config:
         config = replace(config, **{name: _section(section, table, where, name)})
     if config.training.device not in _DEVICES:
         raise _wrong(where, "training.device", 'must be "cpu", "cuda" or empty')
+    try:
+        engines.named(config.inference.engine)
+    except InvalidRequest as error:
+        raise _wrong(where, "inference.engine", f"is wrong: {error}") from None
     return config
 
 

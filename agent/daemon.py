@@ -27,6 +27,7 @@ from agent import identity
 from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
+from agent.inference.engines import named
 from agent.jobs import recovery
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
@@ -90,13 +91,14 @@ class Agent:
         recovery.recover(journal, self._store, jobs, clock.boot_id)
         self._records = Records(journal)
         budget = _budget(config)
-        self._residents = Residents(budget, _policy(config, budget))
+        self._residents = Residents(budget, _policy(config, budget), engine=config.inference.engine)
         self._limits = limits.find()
         self._state_number = state.stat().st_ino
         if isinstance(self._limits, limits.Absent):
             _LOG.info("workers run without a memory limit: %s", self._limits.why)
         launcher = Launcher(state / "workers", clock.boot_id)
-        adapters = Adapters(self._store, state / "adapters")
+        engine = config.inference.engine
+        adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = Sampler(Path("/"), self._workers, state=state)
         self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
         self._host = ModelHost(
@@ -108,6 +110,8 @@ class Agent:
                 context_length=config.inference.context_length,
                 threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
                 residents=self._residents,
+                engine=engine,
+                cache=state / "engine",
                 limit=lambda: self._limit("inference"),
             )
         )

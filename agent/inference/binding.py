@@ -44,6 +44,7 @@ _CALLS = {
     "llama_model_n_ctx_train": 1,
     "llama_model_n_swa": 1,
     "llama_sampler_accept": 2,
+    "llama_sampler_apply": 2,
     "llama_sampler_chain_add": 2,
     "llama_sampler_chain_default_params": 0,
     "llama_sampler_chain_init": 1,

@@ -3,7 +3,7 @@
 An engine holds one base model. ``generate`` streams one request at a time; another thread ends it
 through the request's ``cancelled`` event, within about one token. What is wrong with a request is
 raised as an error of protos.errors with a stable ``reason`` (see failures.py) and leaves the engine
-ready for the next request.
+ready for the next request. What an engine cannot do is not among its ``features``, and is refused.
 
 Every engine passes tests/agent/inference/engine_contract.py.
 """
@@ -15,15 +15,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import ClassVar, TypeAlias
+
+from agent.inference.failures import unsupported
 
 DEFAULT_CONTEXT_LENGTH = 2048
 DEFAULT_MAX_TOKENS = 256
+MOST_TOP_LOGPROBS = 20
+
+
+class Feature(enum.Enum):
+    """What not every engine can do, in the words of its refusal."""
+
+    GRAMMAR = "answers by a grammar"
+    SUPPRESSION = "suppressed tokens and texts"
+    LOGPROBS = "log-probabilities"
+    EMBEDDING = "embeddings"
+    SCORING = "scores of given answers"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     context_length: int = DEFAULT_CONTEXT_LENGTH
     threads: int = 1
+    # A folder for what an engine makes of a base and can make again; None: it is made for once.
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,10 @@ class Sampling:
     seed: int = 0
     # Added to the logits of single tokens; minus infinity forbids one.
     logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    # Never chosen, whatever their bias.
+    suppress_tokens: Sequence[int] = ()
+    # Never in the answer's text, however they would be spelled in tokens.
+    suppress_texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +76,20 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Gbnf:
+    """llama.cpp's notation; the rule ``root`` is the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """As JSON text; every keyword in it is enforced, or the request refused."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     # Plain text to go on with, or a conversation for the base model's chat template.
     prompt: str | Sequence[Message]
@@ -63,10 +97,41 @@ class Request:
     max_tokens: int = DEFAULT_MAX_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
     stop: Sequence[str] = ()
+    grammar: Gbnf | JsonSchema | None = None
+    # So many likeliest tokens beside each token; None: no log-probabilities at all.
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    texts: Sequence[str]
+    adapter: Adapter | None = None
+    normalized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What is scored: ``completion`` after ``prompt``, or the last of ``messages``.
+
+    Training labels the same tokens of the same sample (agent/training/examples.py).
+    """
+
+    prompt: str = ""
+    completion: str = ""
+    messages: Sequence[Message] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    samples: Sequence[Sample]
+    adapter: Adapter | None = None
+
+
+AnyRequest: TypeAlias = Request | EmbedRequest | ScoreRequest
 
 
 class Finish(enum.Enum):
-    STOP = "end of turn, end of text, or a stop string"
+    STOP = "end of turn, end of text, a stop string, or a complete grammar"
     LENGTH = "max_tokens, or the context is full"
     LOOP = "the model repeats itself"
     CANCELED = "the client does not want it any more"
@@ -85,23 +150,65 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token and its natural log-probability by the model's own distribution: the softmax of its
+    logits with the adapter, before bias, suppression, grammar, penalties, filters and temperature.
+    """
+
+    token_id: int
+    logprob: float
+    # What it stands for: perhaps half a character, empty for a control token.
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    chosen: Candidate
+    # The likeliest first; the chosen one may be among them.
+    top: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Some more text, whole characters only, and the tokens behind it.
 
     The last piece of a request, and no other, has ``finish`` and ``usage``. The token that ends a
-    turn is not among ``token_ids``.
+    turn is not among ``token_ids``. ``logprobs`` belong to ``token_ids``, if they were asked for.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish: Finish | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The mean of a text's final hidden states (after the last norm) over all of its tokens."""
+
+    vector: Sequence[float]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The natural log-probabilities of a sample's scored tokens, summed."""
+
+    logprob_sum: float
+    tokens: int
+    prompt_tokens: int
+
+    @property
+    def logprob_mean(self) -> float:
+        return self.logprob_sum / self.tokens
 
 
 class Engine(ABC):
     """Owns a loaded base model; a context manager. Used by one thread."""
 
     context_length: int
+    features: ClassVar[frozenset[Feature]] = frozenset()
 
     @classmethod
     @abstractmethod
@@ -115,6 +222,26 @@ class Engine(ABC):
     @abstractmethod
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
         """Streams the answer. Closing the iterator early is fine."""
+
+    def embed(self, request: EmbedRequest, cancelled: threading.Event) -> Iterator[Embedding]:
+        """One for each text, in their order; ends early when it is cancelled."""
+        raise unsupported(Feature.EMBEDDING.value)
+
+    def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
+        """One for each sample, in their order; ends early when it is cancelled."""
+        raise unsupported(Feature.SCORING.value)
+
+    def check_features(self, request: Request) -> None:
+        """Raises Refused (UNSUPPORTED_BY_ENGINE) for what this engine cannot do."""
+        sampling = request.sampling
+        asked = {
+            Feature.GRAMMAR: request.grammar is not None,
+            Feature.SUPPRESSION: bool(sampling.suppress_tokens or sampling.suppress_texts),
+            Feature.LOGPROBS: request.top_logprobs is not None,
+        }
+        for feature, is_asked in asked.items():
+            if is_asked and feature not in self.features:
+                raise unsupported(feature.value)
 
     @abstractmethod
     def close(self) -> None:

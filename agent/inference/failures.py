@@ -8,7 +8,7 @@ the pipe, which raises the same error again.
 from collections.abc import Mapping
 
 from protos import errors
-from protos.errors import Busy, InvalidRequest, NanofleetError, Refused
+from protos.errors import Busy, InvalidRequest, NanofleetError, Refused, TimedOut
 from protos.nanofleet.v1.worker_pb2 import GenerationFailed
 
 PROMPT_TOO_LONG = "PROMPT_TOO_LONG"
@@ -16,6 +16,9 @@ ADAPTER_UNUSABLE = "ADAPTER_UNUSABLE"
 NO_CHAT_TEMPLATE = "NO_CHAT_TEMPLATE"
 NON_FINITE_LOGITS = "NON_FINITE_LOGITS"
 INVALID_SAMPLING = "INVALID_SAMPLING"
+INVALID_GRAMMAR = "INVALID_GRAMMAR"
+UNSUPPORTED_BY_ENGINE = "UNSUPPORTED_FEATURE"
+DEADLINE_PASSED = "DEADLINE_PASSED"
 BUSY = Busy.default_reason
 
 # Which error each reason stands for: ours, and those that go by the reason of their type.
@@ -26,6 +29,9 @@ TYPES: Mapping[str, type[NanofleetError]] = {
     ADAPTER_UNUSABLE: Refused,
     NO_CHAT_TEMPLATE: Refused,
     NON_FINITE_LOGITS: Refused,
+    INVALID_GRAMMAR: InvalidRequest,
+    UNSUPPORTED_BY_ENGINE: Refused,
+    DEADLINE_PASSED: TimedOut,
 }
 
 
@@ -91,6 +97,12 @@ def base_not_finite() -> Refused:
     )
 
 
+def unusable_base(file: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{file} is unusable: its output is not finite.", fix="Import the base model again."
+    )
+
+
 def invalid_sampling(name: str, value: float, allowed: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is {value}.",
@@ -106,6 +118,15 @@ def nothing_allowed() -> InvalidRequest:
         fix="Leave one token at least that can be chosen.",
         reason=INVALID_SAMPLING,
         field="sampling.logit_bias",
+    )
+
+
+def unsupported(what: str) -> Refused:
+    return Refused(
+        f"This engine does not know {what}.",
+        why="What it cannot do it refuses, so that no answer only looks as asked for.",
+        fix="Leave it out, or load the model with the engine llama.",
+        reason=UNSUPPORTED_BY_ENGINE,
     )
 
 

@@ -20,7 +20,6 @@ import llama_cpp
 
 from agent.inference import binding, failures
 from agent.inference.adapters import AdapterPool
-from agent.inference.chat import Chat
 from agent.inference.completion import Completion
 from agent.inference.context import Context
 from agent.inference.engine import (
@@ -33,6 +32,7 @@ from agent.inference.engine import (
     Request,
 )
 from agent.inference.prefix import PrefixCache
+from agent.inference.prompt import Prompts
 from agent.inference.sampler import Sampler
 from agent.inference.turn import Turn
 from agent.tokens.vocabulary import ModelHandle, Vocabulary
@@ -55,7 +55,7 @@ class LlamaEngine(Engine):
             self.context_length = min(options.context_length, trained)
             options = replace(options, context_length=self.context_length)
             self.vocabulary = Vocabulary(model)
-            self._chat = Chat(_chat_template(model), self.vocabulary)
+            self._prompts = Prompts(_chat_template(model), self.vocabulary)
             self._context = Context(model, options, SEQUENCES)
             owned.callback(self._context.close)
             self._adapters = AdapterPool(model, self._context.take_off)
@@ -69,12 +69,10 @@ class LlamaEngine(Engine):
         return cls(base, options)
 
     def tokenise(self, prompt: str | Sequence[Message]) -> list[int]:
-        if isinstance(prompt, str):
-            return self.vocabulary.with_bos(self.vocabulary.rendered(prompt))
-        return self._chat.tokens(prompt)
+        return self._prompts.tokens(prompt)
 
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
-        prompt = self._checked_prompt(request)
+        prompt = self._prompts.checked(request, self.context_length)
         limit = min(request.max_tokens, self.context_length - len(prompt))
         completion = Completion(request.stop, limit)
         with closing(Sampler(request.sampling, self.vocabulary.size)) as sampler:
@@ -90,18 +88,6 @@ class LlamaEngine(Engine):
 
     def close(self) -> None:
         self._owned.close()
-
-    def _checked_prompt(self, request: Request) -> list[int]:
-        if not request.prompt:
-            raise failures.empty_prompt()
-        if not all(request.stop):
-            raise failures.empty_stop()
-        tokens = self.tokenise(request.prompt)
-        if not tokens:
-            raise failures.empty_prompt()
-        if len(tokens) >= self.context_length:
-            raise failures.prompt_too_long(len(tokens), self.context_length)
-        return tokens
 
     def _wear(self, adapter: Adapter | None) -> None:
         if adapter is None:
@@ -154,10 +140,7 @@ class LlamaEngine(Engine):
         """One token: reads the weights into the page cache and shows whether they work at all."""
         self._context.decode(0, [max(self.vocabulary.bos, 0)], 0)
         if not self._context.logits_are_finite(self.vocabulary.size):
-            raise InvalidRequest(
-                f"{base.name} is unusable: its output is not finite.",
-                fix="Import the base model again.",
-            )
+            raise failures.unusable_base(base.name)
         self._context.drop(0)
 
 

@@ -10,12 +10,15 @@ llama.cpp computes in 32 bits and checks nothing: a value that makes a logit inf
 error but always the last token of the vocabulary. So the ranges end where that could begin.
 """
 
+import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NewType
 
 import llama_cpp
+import numpy as np
+import numpy.typing as npt
 
 from agent.inference.engine import Sampling
 from agent.inference.failures import invalid_sampling, nothing_allowed
@@ -28,6 +31,8 @@ LEAST_PENALTY = 0.01
 MOST_BIAS = 1e6
 # A C object that nobody owns until a chain does.
 _Link = NewType("_Link", object)
+# llama_token_data.
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 # To this seed llama.cpp gives the meaning "random".
 _RANDOM_SEED = 0xFFFFFFFF
 
@@ -66,6 +71,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, vocabulary_size: int) -> None:
         check(sampling, vocabulary_size)
+        self._vocabulary_size = vocabulary_size
         self._owned = ExitStack()
         params = llama_cpp.llama_sampler_chain_default_params()
         params.no_perf = True
@@ -84,8 +90,30 @@ class Sampler:
         """The next token, from the logits of the last one that ``context`` decoded."""
         return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
 
+    def choose_from(self, logits: npt.NDArray[np.float32]) -> int:
+        """The next token, from logits of another origin; what lies beyond the vocabulary is
+        padding."""
+        candidates = self._candidates()
+        candidates["logit"] = logits[: len(candidates)]
+        array = llama_cpp.llama_token_data_array(
+            data=candidates.ctypes.data_as(llama_cpp.llama_token_data_p),
+            size=len(candidates),
+            selected=-1,
+            sorted=False,
+        )
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
+        token = int(array.data[array.selected].id)
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        return token
+
     def close(self) -> None:
         self._owned.close()
+
+    def _candidates(self) -> npt.NDArray[np.void]:
+        """llama_token_data of every token; the chain sorts and shortens it in place."""
+        candidates = np.zeros(self._vocabulary_size, dtype=_CANDIDATE)
+        candidates["id"] = np.arange(self._vocabulary_size)
+        return candidates
 
 
 def _links(sampling: Sampling, vocabulary_size: int) -> list[_Link]:

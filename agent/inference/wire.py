@@ -28,7 +28,9 @@ FINISH_REASONS = {
 def options(message: worker_pb2.OpenModel, spare_threads: int) -> EngineOptions:
     """``spare_threads``: how many to use when the command does not say."""
     return EngineOptions(
-        message.context_length or DEFAULT_CONTEXT_LENGTH, message.threads or spare_threads
+        message.context_length or DEFAULT_CONTEXT_LENGTH,
+        message.threads or spare_threads,
+        Path(message.cache_folder) if message.cache_folder else None,
     )
 
 

@@ -59,11 +59,12 @@ def admit_inference(
     held: Sequence[Claim] = (),
     *,
     owner: str,
+    engine: str = "llama",
 ) -> Claim:
     """The claim of a served model; raises OutOfMemory with a context that would fit."""
 
     def claim_of(context: int) -> Claim:
-        return Claim(owner, base_digest, inference_forecast(base, context))
+        return Claim(owner, base_digest, inference_forecast(base, context, engine))
 
     claim = claim_of(context_length)
     if not budget.fits(claim, held):

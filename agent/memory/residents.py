@@ -116,8 +116,8 @@ class _Wanted:
 
 
 class Residents:
-    """``read`` looks at the board. ``admit_job`` and ``admit_model`` may be called from any thread,
-    all else in the running loop."""
+    """``read`` looks at the board; ``engine``: that which serves. ``admit_job`` and ``admit_model``
+    may be called from any thread, all else in the running loop."""
 
     def __init__(
         self,
@@ -125,11 +125,13 @@ class Residents:
         policy: Policy = Policy(floor_bytes=0),  # noqa: B008  # frozen
         read: Callable[[], Reading] = read_board,
         cpu: Path = CPU,
+        engine: str = "llama",
     ) -> None:
         self.budget = budget
         self._policy = policy
         self._read = read
         self._cpu = cpu
+        self._engine = engine
         self._training: _Training | None = None
         self._model: Claim | None = None
         self._wanted: _Wanted | None = None
@@ -198,7 +200,8 @@ class Residents:
                 if wanted.refusal:
                     held = self._training.claim if self._training else None
                     admit = (self.budget, base_model.read(path), digest, context_length)
-                    admit_inference(*admit, [held] if held else [], owner=_SERVED)
+                    beside = [held] if held else []
+                    admit_inference(*admit, beside, owner=_SERVED, engine=self._engine)
                     raise OutOfMemory(
                         f"There is not enough memory for {_SERVED} now.",
                         why=wanted.refusal,
@@ -212,7 +215,9 @@ class Residents:
     def admit_model(self, path: Path, digest: str, context_length: int) -> Claim:
         """Its claim, if the board alone has room for it; raises OutOfMemory."""
         model = base_model.read(path)
-        claim = admit_inference(self.budget, model, digest, context_length, owner=_SERVED)
+        claim = admit_inference(
+            self.budget, model, digest, context_length, owner=_SERVED, engine=self._engine
+        )
         return self._with_known(_MODEL, claim)
 
     def measured_model(self, anonymous_bytes: int) -> None:

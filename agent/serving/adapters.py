@@ -1,7 +1,7 @@
 """Adapters made ready for the engine: unpacked once, kept while they are used.
 
-The store holds an adapter as one archive; llama.cpp reads one file of it. The unpacked copy is no
-artifact: it can be made again at any time, so only the newest few stay on the disk.
+The store holds an adapter as one archive; an engine reads one file of it, or two. The unpacked copy
+is no artifact: it can be made again at any time, so only the newest few stay on the disk.
 """
 
 import asyncio
@@ -20,23 +20,24 @@ from protos.nanofleet.v1.inference_pb2 import AdapterSummary
 
 _LOG = logging.getLogger(__name__)
 
-FILE_NAME = "adapter.gguf"
 _MOST_UNPACKED = 16
 
 
 class Adapters:
-    """``folder`` is emptied: nothing that was left there by a crash is trusted."""
+    """``folder`` is emptied: nothing that was left there by a crash is trusted. ``file``: which of
+    an adapter's files the engine is told."""
 
-    def __init__(self, store: ArtifactStore, folder: Path) -> None:
+    def __init__(self, store: ArtifactStore, folder: Path, file: str = archives.GGUF) -> None:
         self._store = store
         self._folder = folder
+        self._file = file
         self._lock = asyncio.Lock()
         self._used: dict[Digest, Path] = {}  # the longest unused first
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
 
     async def path(self, digest: Digest, base: Digest) -> Path:
-        """The GGUF file of the adapter. Raises WrongBase when it was made for another model."""
+        """The engine's file of the adapter. Raises WrongBase when it was made for another model."""
         async with self._lock:
             return await asyncio.to_thread(self._path, digest, base)
 
@@ -72,7 +73,7 @@ class Adapters:
         self._store.touch(digest)
         while len(self._used) > _MOST_UNPACKED:
             shutil.rmtree(self._used.pop(next(iter(self._used))), ignore_errors=True)
-        return folder / FILE_NAME
+        return folder / self._file
 
     def _unpacked(self, archive: Path, digest: Digest) -> Path:
         folder = self._folder / digests.hex_of(digest)

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.inference import engines
 from agent.memory.residents import Residents
 from agent.serving.adapters import Adapters
 from agent.serving.session import Session
@@ -54,6 +55,9 @@ class HostMeans:
     context_length: int
     threads: int
     residents: Residents
+    engine: str = engines.DEFAULT
+    # For what the engine makes of a base; None: nothing is kept.
+    cache: Path | None = None
     limit: Callable[[], Group | None] = lambda: None
 
 
@@ -184,7 +188,11 @@ class ModelHost:
         session = Session(worker, base, on_end=self._ended)
         try:
             command = OpenModel(
-                base_path=str(path), context_length=context_length, threads=means.threads
+                base_path=str(path),
+                context_length=context_length,
+                threads=means.threads,
+                engine=means.engine,
+                cache_folder=str(means.cache or ""),
             )
             await worker.send(InferenceCommand(open=command))
             await session.ready()

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.training import configuration
+from agent.model import configuration
+from agent.model.configuration import Configuration, Rope
 from agent.training.attention import Attention
-from agent.training.configuration import Configuration, Rope
 from agent.training.glu import Glu
 from agent.training.layer import Layer, Norms
 from agent.training.lora import Lora

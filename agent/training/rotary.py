@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agent.training.configuration import Rope
+from agent.model.configuration import Rope
 
 
 class Rotary:

@@ -472,19 +472,29 @@ class OpenModel(_message.Message):
     BASE_PATH_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    CACHE_FOLDER_FIELD_NUMBER: _builtins.int
     base_path: _builtins.str
     context_length: _builtins.int
     threads: _builtins.int
+    engine: _builtins.str
+    """One of agent/inference/engines.py; empty: "llama"."""
+    cache_folder: _builtins.str
+    """For what the engine makes of a base and can make again, and for what it has proved; empty:
+    nothing is kept.
+    """
     def __init__(
         self,
         *,
         base_path: _builtins.str = ...,
         context_length: _builtins.int = ...,
         threads: _builtins.int = ...,
+        engine: _builtins.str = ...,
+        cache_folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "context_length", b"context_length", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "cache_folder", b"cache_folder", "context_length", b"context_length", "engine", b"engine", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,7 +509,9 @@ class StartGeneration(_message.Message):
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     adapter_path: _builtins.str
-    """The GGUF LoRA of request.adapter_digest; empty without an adapter."""
+    """The file of request.adapter_digest that the engine reads, beside the artifact's others: the
+    GGUF LoRA, or PEFT's weights; empty without an adapter.
+    """
     @_builtins.property
     def request(self) -> _inference_pb2.GenerateRequest: ...
     def __init__(

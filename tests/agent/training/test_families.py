@@ -11,7 +11,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from agent.training import configuration, graph
+from agent.model import configuration
+from agent.training import graph
 from agent.training.export import write_peft
 from agent.training.weights import MappedWeights
 from artifacts import base_model
@@ -171,7 +172,7 @@ def refusal(base: BaseModel) -> str:
 
 def test_another_architecture_is_refused(base: BaseModel) -> None:
     text = refusal(dataclasses.replace(base, architecture="mamba"))
-    assert "architecture mamba cannot be trained" in text
+    assert "architecture mamba are not supported" in text
     assert "gemma3, qwen2, qwen3, llama" in text
 
 

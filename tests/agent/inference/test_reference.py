@@ -1,0 +1,16 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.inference.engine import EngineOptions
+from agent.inference.reference.engine import ReferenceEngine
+from tests.agent.inference.conftest import CONTEXT
+from tests.agent.inference.engine_contract import EngineContract
+
+
+class TestContract(EngineContract):
+    @pytest.fixture
+    def engine(self, lively_base: Path) -> Iterator[ReferenceEngine]:
+        with ReferenceEngine.open(lively_base, EngineOptions(CONTEXT)) as engine:
+            yield engine
