@@ -62,6 +62,8 @@ class Run:
 
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
+    # Of the control group, where there is one: the page cache that it brought in is counted.
+    peak_group_bytes: int = 0
     cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -155,6 +157,7 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
                 cpu_before, steps = cpu_s, steps + 1
                 run.peak_rss_bytes = progress.peak_rss_bytes
                 run.peak_anonymous_bytes = max(run.peak_anonymous_bytes, progress.anonymous_bytes)
+                run.peak_group_bytes = _peak_bytes(group) if group else 0
                 if steps == stop_after:
                     await worker.send(worker_pb2.TrainingCommand(stop=worker_pb2.StopTraining()))
             elif last == "finished":
@@ -189,6 +192,12 @@ def _limited(limit_bytes: int, name: str) -> limits.Group:
     if isinstance(found, limits.Absent):
         raise RunFailed(f"No memory limit can be set: {found.why}.")
     return found.make(f"benchmark-{name}", limit_bytes)
+
+
+def _peak_bytes(group: limits.Group) -> int:
+    """In version 2 of the kernel's interface, or in version 1."""
+    files = (group.folder / "memory.peak", group.folder / "memory.max_usage_in_bytes")
+    return next((int(file.read_text()) for file in files if file.exists()), 0)
 
 
 def _cpu_s(pid: int) -> float:

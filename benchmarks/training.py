@@ -16,18 +16,17 @@ make control groups (root). Prints a table, and writes every single run as JSON.
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measuring, shapes
+from benchmarks import measuring, report, shapes
 from benchmarks.measuring import ALL_SEVEN, ATTENTION, RunFailed, Task
+from benchmarks.report import Row, ratio, table
 from benchmarks.shapes import NotConverted, Shape
 from benchmarks.work import sample_flops
 
@@ -37,34 +36,6 @@ RANK = 8
 GB = 1e9
 # Resident pages of two runs of the same code differ by this much.
 _SAME_MEMORY = 1.02
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table. ``value`` is None where there is none, for the reason in ``note``."""
-
-    name: str
-    value: float | None
-    unit: str
-    at_most: float | None = None
-    at_least: float | None = None
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        if self.value is None:
-            return "not measured"
-        if self.at_most is None and self.at_least is None:
-            return "-"
-        low = self.at_least is None or self.value >= self.at_least
-        high = self.at_most is None or self.value <= self.at_most
-        return "met" if low and high else "MISSED"
-
-    @property
-    def target(self) -> str:
-        if self.at_most is not None:
-            return f"<= {self.at_most:g}"
-        return "-" if self.at_least is None else f">= {self.at_least:g}"
 
 
 class Bench:
@@ -81,14 +52,18 @@ class Bench:
         self.runs: dict[str, list[Mapping[str, object]]] = {}
         self.failed: dict[str, str] = {}
 
-    def alternate(self, runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]]) -> None:
+    def alternate(
+        self,
+        runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]],
+        repeats: int | None = None,
+    ) -> None:
         """Each of ``runs`` once, then each again. One that failed, or ran before, is not tried."""
         todo = {label: run for label, run in runs.items() if label not in self.runs}
-        for turn in range(self._repeats):
+        for turn in range(repeats or self._repeats):
             for label, run in todo.items():
                 if label in self.failed:
                     continue
-                print(f"{label}, run {turn + 1} of {self._repeats}", file=sys.stderr, flush=True)
+                print(f"{label}, run {turn + 1}", file=sys.stderr, flush=True)
                 try:
                     self.runs.setdefault(label, []).extend(run())
                 except (RunFailed, NotConverted) as error:
@@ -145,6 +120,16 @@ class Bench:
 
         return run
 
+    def rounding(
+        self, shape: Shape, file_type: str
+    ) -> Callable[[], Iterable[Mapping[str, object]]]:
+        def run() -> Iterable[Mapping[str, object]]:
+            base = shapes.base(self.models, shape, file_type)
+            sizes = ("--tokens", str(self.tokens), "--threads", "2")
+            return [measuring.in_process("benchmarks.gradients", str(base), *sizes)]
+
+        return run
+
     def gemm(self) -> Iterable[Mapping[str, object]]:
         sizes = (self.tokens, self.shape.hidden, self.shape.feed_forward, 2)
         return [measuring.in_process("benchmarks.gemm", *map(str, sizes))]
@@ -172,10 +157,6 @@ class Bench:
             for one in value if isinstance(value, list) else [value]:
                 assert isinstance(one, (int, float))
                 yield float(one)
-
-
-def ratio(part: float | None, whole: float | None) -> float | None:
-    return part / whole if part is not None and whole else None
 
 
 def peak(bench: Bench) -> list[Row]:
@@ -280,7 +261,11 @@ def limit(bench: Bench) -> list[Row]:
     slower = ratio(bench.least("limited", "wall_s"), bench.least("gguf", "wall_s"))
     percent = None if slower is None else 100 * (slower - 1)
     why = bench.why("gguf", "limited")
-    return [Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why)]
+    peak = ratio(bench.most("limited", "peak_group_bytes"), GB)
+    return [
+        Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why),
+        Row("peak of its control group, page cache included", peak, "GB", 1.0, note=why),
+    ]
 
 
 def resume(bench: Bench) -> list[Row]:
@@ -290,6 +275,21 @@ def resume(bench: Bench) -> list[Row]:
     worst = max((_peak(second) / _peak(first) for first, second in pairs), default=None)
     name = "peak RSS of a resumed run against its start"
     return [Row(name, worst, "x", _SAME_MEMORY, note=bench.why("resume"))]
+
+
+def gradients(bench: Bench) -> list[Row]:
+    bases = {"Q8_0": (bench.shape, "q8_0"), "Q4_0": (bench.large, "q4_0")}
+    bench.alternate(
+        {f"gradients {name}": bench.rounding(*base) for name, base in bases.items()},
+        repeats=1,  # the numbers are the same each time
+    )
+    rows = []
+    for name, (shape, _) in bases.items():
+        label = f"gradients {name}"
+        off = f"{shape.name} on {name}: bfloat16 gradients' distance from float32's"
+        rows.append(Row(off, bench.most(label, "distance"), "x", note=bench.why(label)))
+        rows.append(Row(f"{shape.name} on {name}: cosine", bench.most(label, "cosine"), ""))
+    return rows
 
 
 def q4(bench: Bench) -> list[Row]:
@@ -327,46 +327,18 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "limit": limit,
     "resume": resume,
     "q4": q4,
+    "gradients": gradients,
 }
-
-
-def table(rows: Sequence[Row]) -> str:
-    cells = [("what", "value", "target", "verdict")]
-    for row in rows:
-        value = "-" if row.value is None else f"{row.value:.3g} {row.unit}"
-        verdict = f"{row.verdict}: {row.note}" if row.value is None and row.note else row.verdict
-        cells.append((row.name, value, row.target, verdict))
-    widths = [max(len(line[column]) for line in cells) for column in range(3)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True))
-        for line in cells
-    )
 
 
 def document(bench: Bench, rows: Sequence[Row]) -> Mapping[str, object]:
     return {
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "kernel": platform.release()},
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        **report.surroundings(PACKAGES),
         "shape": asdict(bench.shape),
         "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
         "runs": bench.runs,
         "failed": bench.failed,
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
-            return value.strip()
-    return platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _groups(text: str) -> list[str]:

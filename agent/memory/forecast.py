@@ -27,6 +27,8 @@ TRAINER_LIBRARIES_BYTES = 104 * MB
 # of the 1B shape in bfloat16 (338 MB with rank 8 on attention, 449 MB on all projections) had above
 # the sum of the other parts.
 TRAINER_WORKSPACE_BYTES = 25 * MB
+# agent.training.attention.BLOCK.
+TRAINER_QUERIES = 64
 # Weight, gradient and AdamW's two moments, in float32, and the copy that is being written.
 LORA_BYTES_PER_PARAMETER = 20
 
@@ -45,6 +47,7 @@ SERVER_CANDIDATE_BYTES = 12
 SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
 
+_KEPT_AT_REST = ("runtime", "LoRA", "best adapter")
 _FLOAT32 = 4
 _FLOAT16 = 2
 _KEYS_AND_VALUES = 2
@@ -68,6 +71,13 @@ class Forecast:
     @property
     def anonymous_bytes(self) -> int:
         return sum(part.size_bytes for part in self.anonymous)
+
+    @property
+    def at_rest(self) -> "Forecast":
+        """Of a trainer that has given back what it computes in: its process and its adapter. The
+        mapped weights stay while nobody else needs the room."""
+        kept = tuple(part for part in self.anonymous if part.name in _KEPT_AT_REST)
+        return Forecast(kept, self.libraries_bytes, weights_bytes=0)
 
     @property
     def file_bytes(self) -> int:
@@ -95,7 +105,8 @@ def training_forecast(
     stored layers  the same for each of them
     working set    of one layer: 2 * tokens * (feed_forward + hidden + query + key_value) * e, and
                    4 * tokens * hidden in float32
-    attention      heads' scores and their gradients: 2 * tokens² for each 256 of query width
+    attention      scores of the heads' 64 queries at a time, twice in float32 and in e; and of one
+                   layer queries, keys and their gradients in float32
     head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
     LoRA           20 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
@@ -129,7 +140,7 @@ def training_forecast(
             Part(
                 "working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes
             ),
-            Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
+            Part("attention", _attention_bytes(shape, tokens, element_bytes)),
             Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
             Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
             Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
@@ -164,6 +175,11 @@ def inference_forecast(base: BaseModel, context_length: int) -> Forecast:
         libraries_bytes=SERVER_LIBRARIES_BYTES,
         weights_bytes=shape.weights_bytes,
     )
+
+
+def _attention_bytes(shape: Shape, tokens: int, element_bytes: int) -> int:
+    scores = shape.heads * min(TRAINER_QUERIES, tokens) * tokens * (2 * _FLOAT32 + element_bytes)
+    return scores + 2 * tokens * (shape.query + shape.key_value) * _FLOAT32
 
 
 def _activations(shape: Shape) -> int:

@@ -27,6 +27,7 @@ class Shape:
     layers: int
     hidden: int
     feed_forward: int
+    heads: int
     # Width of all query heads together, and of all key heads.
     query: int
     key_value: int
@@ -56,12 +57,19 @@ def shape_of(model: BaseModel) -> Shape:
         layers=model.block_count,
         hidden=hidden,
         feed_forward=projections["gate_proj"][0],
+        heads=_heads(model),
         query=projections["q_proj"][0],
         key_value=projections["k_proj"][0],
         vocabulary=vocabulary,
         weights_bytes=model.size_bytes,
         projections=projections,
     )
+
+
+def _heads(model: BaseModel) -> int:
+    """The one size that no tensor shows."""
+    found = model.metadata.get(f"{model.architecture}.attention.head_count")
+    return found if isinstance(found, int) else 1
 
 
 def _matrix(model: BaseModel, name: str) -> tuple[int, int]:

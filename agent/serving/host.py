@@ -14,6 +14,7 @@ into one message, bounded by the context length of the model.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,13 @@ class HostMeans:
 
 
 class ModelHost:
-    def __init__(self, means: HostMeans) -> None:
+    def __init__(self, means: HostMeans, clock: Callable[[], float] = time.monotonic) -> None:
         self._means = means
         self._changing = asyncio.Lock()  # one load or unload at a time
         self._holding = asyncio.Lock()  # of the model's pin and memory: taken or given back
         self._session: Session | None = None
+        self._clock = clock
+        self._used_s = clock()
 
     @property
     def pid(self) -> int | None:
@@ -104,12 +107,24 @@ class ModelHost:
             if self._session is not None:
                 await self._end(self._session, Refused("The model was unloaded."))
 
-    async def make_room(self) -> None:
-        """Unloads the model for a job, when the requests to it have ended; new ones wait."""
+    @property
+    def busy(self) -> bool:
+        """Whether requests run or wait, or a model is being loaded or unloaded."""
+        session = self._session
+        return self._changing.locked() or (session is not None and bool(session.generations))
+
+    @property
+    def quiet_s(self) -> float:
+        """Since the last request ended, or the model was loaded."""
+        return self._clock() - self._used_s
+
+    async def unload_idle(self, why: str) -> None:
+        """Unloads the model for the arbiter, unless somebody wants it meanwhile."""
+        if self.busy:
+            return
         async with self._changing:
             if self._session is not None:
-                await self._session.idle()
-                await self._end(self._session, Refused("The model was unloaded."))
+                await self._end(self._session, Refused("The model was unloaded.", why=why))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateResponse, None]:
         """Streams the answer. Closing the iterator cancels the request in the worker."""
@@ -125,6 +140,7 @@ class ModelHost:
                     response.trained_base_digest = adapter.trained_base
                 yield response
         finally:
+            self._used_s = self._clock()
             await session.release(generation)
 
     async def close(self) -> None:
@@ -158,8 +174,10 @@ class ModelHost:
     async def _open(self, base: Digest, context_length: int) -> Session:
         means = self._means
         try:
+            path = await in_thread(_servable, means.store, base)
+            await means.residents.enter_model(path, base, context_length)
             async with self._holding:
-                path = await in_thread(self._pinned, base, context_length)
+                await in_thread(means.store.pin, base, PIN_OWNER)
             worker = await means.launcher.start(
                 MODULE, InferenceReport, means.log, name="inference", group=means.limit()
             )
@@ -177,6 +195,8 @@ class ModelHost:
             await session.close()
             await self._let_go(base)
             raise
+        self._used_s = self._clock()
+        means.residents.measured_model(session.opened.anonymous_bytes)
         _LOG.info("loaded %s in %.2f s", digests.short(base), session.opened.load_s)
         return session
 
@@ -184,13 +204,6 @@ class ModelHost:
         """Raises what loading it in the place of the present model would be refused with."""
         path = _servable(self._means.store, base)
         self._means.residents.admit_model(path, base, context_length)
-
-    def _pinned(self, base: Digest, context_length: int) -> Path:
-        store = self._means.store
-        path = _servable(store, base)
-        self._means.residents.start_model(path, base, context_length)
-        store.pin(base, PIN_OWNER)
-        return path
 
     async def _end(self, session: Session, why: Refused) -> None:
         session.fail(why)
@@ -207,7 +220,7 @@ class ModelHost:
         """In the order of what happened: a model that is loaded again right after a crash keeps
         the pin and the memory that it has claimed since."""
         async with self._holding:
-            self._means.residents.end_model()
+            self._means.residents.leave_model()
             try:
                 await in_thread(self._means.store.unpin, base, PIN_OWNER)
             except DiskFull as error:

@@ -142,6 +142,12 @@ class Trainer:
         return (steps - self.progress.stage_step) * self._spec.accumulation
 
     @property
+    def next_tokens(self) -> tuple[int, int]:
+        """Of the next micro-step: its tokens, and how many of them are labelled."""
+        pack = self._step_packs()[self.progress.step_micro_steps]
+        return sum(len(one.tokens) for one in pack), sum(len(one.labelled) for one in pack)
+
+    @property
     def evaluation_due(self) -> bool:
         """A pure function of the cursor: an evaluation that was broken off is due again."""
         progress = self.progress
@@ -158,12 +164,14 @@ class Trainer:
         """Samples of the stage's evaluation."""
         return self._samples[self.progress.stage].held_out_count
 
-    def held_out_loss(self, number: int) -> tuple[float, int]:
-        """The loss summed over one held-out sample's labelled tokens, and their number."""
+    def held_out_loss(self, number: int) -> tuple[float, int, int]:
+        """The loss summed over one held-out sample's labelled tokens; its tokens, and how many of
+        them are labelled."""
         examples = self._samples[self.progress.stage].held_out(number)
         with torch.no_grad():
             summed_loss = sum(self._model.summed_loss(example).item() for example in examples)
-        return summed_loss, sum(len(example.labelled) for example in examples)
+        tokens = sum(len(example.tokens) for example in examples)
+        return summed_loss, tokens, sum(len(example.labelled) for example in examples)
 
     def note_evaluation(self, summed_loss: float, tokens: int, took_s: float) -> job_pb2.Evaluated:
         """Takes in a whole evaluation: keeps the adapter if it is the best of its stage, ends the

@@ -11,7 +11,8 @@ tokenised by a child that is gone before torch is loaded.
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.training import own_log, preparation, recipe, token_file
@@ -21,8 +22,6 @@ from agent.workers.channel import FrameReader, FrameWriter, attach
 from artifacts import base_model, durable
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-
-Report = Callable[[worker_pb2.TrainingReport], None]
 
 # For specs that name it not.
 _UNNAMED = "dataset"
@@ -72,36 +71,54 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
         if is_rehearsal:
             _rehearse(start, base, commands, reports)
         else:
-            _attempt(start, base, commands, reports, reports.write)
+            _attempt(start, base, commands, reports)
     except preparation.Stopped:
         stopped = worker_pb2.TrainingStopped(step=0)
         reports.write(worker_pb2.TrainingReport(stopped=stopped))
 
 
 def _attempt(
-    start: worker_pb2.StartTraining,
-    base: BaseModel,
-    commands: Commands,
-    reports: FrameWriter,
-    report: Report,
+    start: worker_pb2.StartTraining, base: BaseModel, commands: Commands, reports: FrameWriter
 ) -> None:
-    stages = range(len(start.spec.stages))
-    tokens = [_tokens(start, number, commands, reports) for number in stages]
+    began_s = time.monotonic()
+    tokens = _all_tokens(start, commands, reports)
+    tokenised_s = time.monotonic() - began_s
     # Not before: see the top.
+    from agent.training.preflight import Rehearsal
     from agent.training.session import Session
 
-    Session(start, base, tokens, report).run(commands)
+    rehearsal = None
+    if start.rehearse:
+        rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)
+    Session(start, base, tokens, reports.write, rehearsal).run(commands)
 
 
 def _rehearse(
     start: worker_pb2.StartTraining, base: BaseModel, commands: Commands, reports: FrameWriter
 ) -> None:
-    from agent.training.preflight import Rehearsal
+    began_s = time.monotonic()
+    tokens = _all_tokens(start, commands, reports)
+    tokenised_s = time.monotonic() - began_s
+    from agent.training.loop import Outcome
+    from agent.training.preflight import Rehearsal, shortened
+    from agent.training.session import Session
 
-    Rehearsal(start, base, reports.write).run(
-        lambda number: _tokens(start, number, commands, reports),
-        lambda trial, report: _attempt(trial, base, commands, reports, report),
-    )
+    def report_logs(report: worker_pb2.TrainingReport) -> None:
+        if report.HasField("log"):
+            reports.write(report)
+
+    rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)
+    trial = shortened(start, [totals.samples for _, totals in tokens])
+    if Session(trial, base, tokens, report_logs, rehearsal).run(commands) is Outcome.FINISHED:
+        rehearsal.conclude(trial)
+
+
+def _all_tokens(
+    start: worker_pb2.StartTraining, commands: Commands, reports: FrameWriter
+) -> list[tuple[Path, token_file.Totals]]:
+    """Of each stage."""
+    stages = range(len(start.spec.stages))
+    return [_tokens(start, number, commands, reports) for number in stages]
 
 
 def tokens_file(stage: int) -> str:

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.report import Row, table
 from benchmarks.shapes import GEMMA3_1B, QUICK
-from benchmarks.training import Row, table
 from benchmarks.work import sample_flops
 
 ROOT = Path(__file__).parents[2]

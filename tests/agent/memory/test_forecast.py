@@ -9,7 +9,7 @@ import pytest
 from agent.inference import adapters, context
 from agent.memory import forecast, settings
 from agent.memory.forecast import MB, Forecast, inference_forecast
-from agent.training import loss
+from agent.training import attention, loss
 from artifacts import base_model, dataset
 from jetson.memory import read_process
 from protos.errors import InvalidRequest
@@ -52,6 +52,7 @@ def test_server_without_adapters_at_512_stays_near_its_94_mb() -> None:
 
 def test_constants_are_those_of_the_workers() -> None:
     assert settings.HEAD_ROWS == loss.CHUNK_ROWS
+    assert attention.BLOCK == forecast.TRAINER_QUERIES
     assert forecast.SERVER_BATCH_TOKENS == context.BATCH_TOKENS
     assert forecast.SERVER_ADAPTERS == adapters.KEPT
 

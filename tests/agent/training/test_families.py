@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 
 from agent.training import configuration, graph
-from agent.training.export import _write_peft
+from agent.training.export import write_peft
 from agent.training.weights import MappedWeights
 from artifacts import base_model
 from artifacts.base_model import BaseModel
@@ -130,7 +130,7 @@ def test_peft_and_llama_compute_what_was_trained(folder: Path, tmp_path: Path, n
             parameter.data *= weaker
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    _write_peft(adapter, base_model.read(file), model, RECIPES[name])
+    write_peft(adapter, base_model.read(file), model, RECIPES[name])
     convert_adapter(adapter, file, tmp_path / "adapter.gguf")
 
     peft = PeftModel.from_pretrained(reference.stock_model(folder, file), adapter).eval()

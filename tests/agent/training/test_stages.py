@@ -9,8 +9,8 @@ import torch
 from agent.training import checkpoint, graph, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.failures import TrainingFailure
+from agent.training.recipe import held_out_split
 from agent.training.samples import Samples, TokenSample
-from agent.training.session import held_out_split
 from agent.training.token_file import Example
 from agent.training.trainer import FinishedStep, Progress, Trainer
 from agent.training.weights import MappedWeights
@@ -69,7 +69,8 @@ class Run:
         assert trainer.samples_left > 0 or trainer.evaluation_due
         if trainer.evaluation_due:
             losses = [trainer.held_out_loss(number) for number in range(trainer.held_out_count)]
-            summed, tokens = sum(loss for loss, _ in losses), sum(count for _, count in losses)
+            summed = sum(loss for loss, _, _ in losses)
+            tokens = sum(labelled for _, _, labelled in losses)
             self.evaluated.append(trainer.note_evaluation(summed, tokens, 0.5))
         elif finished := trainer.micro_step():
             self.steps.append(finished)
@@ -170,10 +171,10 @@ def test_an_evaluation_is_the_mean_over_labelled_tokens_without_dropout(
     assert torch.equal(torch.get_rng_state(), random_state)
     run.work()
     (found,) = run.evaluated
-    tokens = sum(count for _, count in first)
+    tokens = sum(labelled for _, _, labelled in first)
     assert found.tokens == tokens
     assert found.samples == 2
-    assert found.loss == pytest.approx(sum(loss for loss, _ in first) / tokens)
+    assert found.loss == pytest.approx(sum(loss for loss, _, _ in first) / tokens)
     assert found.perplexity == pytest.approx(torch.tensor(found.loss).exp().item(), rel=1e-5)
 
 
