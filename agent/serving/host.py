@@ -21,13 +21,14 @@ from pathlib import Path
 
 from agent.inference import engines
 from agent.memory.residents import Residents
-from agent.serving.adapters import Adapters
+from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.session import Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts import base_model, requested
 from artifacts import digest as digests
+from artifacts.base_model import BaseModel
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.errors import DiskFull, InUse, InvalidRequest, Refused
@@ -132,13 +133,15 @@ class ModelHost:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateResponse, None]:
         """Streams the answer. Closing the iterator cancels the request in the worker."""
         base = digests.parse(request.base_digest, "base_digest")
-        adapter_path = await self._adapter_path(request, base)
+        adapter = await self._adapter(request, base)
         async with self._changing:
             session = await self._session_for(base, 0)
             generation = session.begin(request)
         try:
-            await session.start(generation, request, adapter_path)
+            await session.start(generation, request, str(adapter.path) if adapter else "")
             async for response in generation.responses():
+                if adapter and response.finish_reason and adapter.trained_base != base:
+                    response.trained_base_digest = adapter.trained_base
                 yield response
         finally:
             self._used_s = self._clock()
@@ -147,11 +150,11 @@ class ModelHost:
     async def close(self) -> None:
         await self.unload()
 
-    async def _adapter_path(self, request: GenerateRequest, base: Digest) -> str:
+    async def _adapter(self, request: GenerateRequest, base: Digest) -> FittingAdapter | None:
         if not request.adapter_digest:
-            return ""
+            return None
         adapter = digests.parse(request.adapter_digest, "adapter_digest")
-        return str(await self._means.adapters.path(adapter, base))
+        return await self._means.adapters.fitting(adapter, base)
 
     async def _session_for(self, base: Digest, context_length: int) -> Session:
         """The session that serves the model. The caller holds the lock."""
@@ -243,9 +246,19 @@ def _servable(store: ArtifactStore, base: Digest) -> Path:
         raise InvalidRequest(
             f"The base model {model.name} ({digests.short(base)}) cannot be served.",
             why="Its weights are qint8, which is for training: llama.cpp has no such type.",
-            fix="Import the folder that it was made of as q8_0 too, and serve that. For an adapter "
-            "that was trained on it: `nanofleet adapter merge`, then `nanofleet model import`.",
+            fix="Serve a q8_0 of the same folder (`nanofleet model import FOLDER --type q8_0`); "
+            f"{_of_its_adapters(model)}",
             reason="UNSUPPORTED_FEATURE",
             field="base_digest",
         )
     return path
+
+
+def _of_its_adapters(model: BaseModel) -> str:
+    """How adapters that were trained on a base that cannot be served come to speak."""
+    if model.source_digest is not None:
+        return "adapters that were trained on this one fit it."
+    return (
+        "an adapter that was trained on this one, which does not name the weights it was made of, "
+        "has to be merged (`nanofleet adapter merge`) and imported."
+    )

@@ -121,6 +121,7 @@ def _manifest(
         base_digest=digest.parse(spec.base_digest, "base_digest"),
         dataset_digest=digest.parse(spec.stages[-1].dataset_digest, "dataset_digest"),
         tokenizer_digest=base.tokenizer_digest,
+        source_digest=base.source_digest,
         job_id=start.job_id,
         rank=spec.lora.rank,
         alpha=spec.lora.alpha,

@@ -89,7 +89,7 @@ async def test_a_job_from_its_submission_to_its_adapter(kitchen: Kitchen, tmp_pa
 
 
 async def check_served(stubs: Stubs, adapter_digest: str, base: str) -> None:
-    """What was trained here is served here; on another base model it is refused."""
+    """What was trained here is served here; on a base model that is not here it is not."""
     request = GenerateRequest(
         base_digest=base, adapter_digest=adapter_digest, prompt="What is 1 and 2?", max_tokens=4
     )
@@ -101,7 +101,9 @@ async def check_served(stubs: Stubs, adapter_digest: str, base: str) -> None:
     request.base_digest = digest.of_bytes(b"another base")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         [response async for response in stubs.inference.Generate(request)]
-    assert isinstance(status.from_rpc_error(caught.value, ""), errors.WrongBase)
+    missing = status.from_rpc_error(caught.value, "")
+    assert isinstance(missing, errors.NotFound)
+    assert missing.field == "base_digest"
     await stubs.inference.UnloadModel(UnloadModelRequest())
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/nanofleet/v1/inference.proto\x12\x0cnanofleet.v1\"\xc9\x01\n\x0fGenerateRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\"\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x12.nanofleet.v1.ChatH\x00\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12(\n\x08sampling\x18\x06 \x01(\x0b\x32\x16.nanofleet.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\tB\x07\n\x05input\"3\n\x04\x43hat\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.nanofleet.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xdf\x01\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x16\n\x0erepeat_penalty\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x39\n\nlogit_bias\x18\x07 \x03(\x0b\x32%.nanofleet.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8a\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.nanofleet.v1.Usage\"\xa3\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x11\n\tprefill_s\x18\x05 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x06 \x01(\x01\x12\x1b\n\x13\x64\x65\x63ode_tokens_per_s\x18\x07 \x01(\x01\"?\n\x10LoadModelRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\"}\n\x11LoadModelResponse\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0e\n\x06load_s\x18\x03 \x01(\x01\x12\x17\n\x0f\x61nonymous_bytes\x18\x04 \x01(\x04\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\"\x14\n\x12UnloadModelRequest\"\x15\n\x13UnloadModelResponse\"\x15\n\x13ListAdaptersRequest\"F\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.nanofleet.v1.AdapterSummary\"u\n\x0e\x41\x64\x61pterSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12\x0e\n\x06loaded\x18\x06 \x01(\x08*\x93\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_LOOP\x10\x03\x12\x1a\n\x16\x46INISH_REASON_CANCELED\x10\x04\x32\xd8\x02\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.nanofleet.v1.GenerateRequest\x1a\x1e.nanofleet.v1.GenerateResponse0\x01\x12L\n\tLoadModel\x12\x1e.nanofleet.v1.LoadModelRequest\x1a\x1f.nanofleet.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .nanofleet.v1.UnloadModelRequest\x1a!.nanofleet.v1.UnloadModelResponse\x12U\n\x0cListAdapters\x12!.nanofleet.v1.ListAdaptersRequest\x1a\".nanofleet.v1.ListAdaptersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/nanofleet/v1/inference.proto\x12\x0cnanofleet.v1\"\xc9\x01\n\x0fGenerateRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\"\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x12.nanofleet.v1.ChatH\x00\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12(\n\x08sampling\x18\x06 \x01(\x0b\x32\x16.nanofleet.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\tB\x07\n\x05input\"3\n\x04\x43hat\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.nanofleet.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xdf\x01\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x16\n\x0erepeat_penalty\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x39\n\nlogit_bias\x18\x07 \x03(\x0b\x32%.nanofleet.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa7\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.nanofleet.v1.Usage\x12\x1b\n\x13trained_base_digest\x18\x06 \x01(\t\"\xa3\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x11\n\tprefill_s\x18\x05 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x06 \x01(\x01\x12\x1b\n\x13\x64\x65\x63ode_tokens_per_s\x18\x07 \x01(\x01\"?\n\x10LoadModelRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\"}\n\x11LoadModelResponse\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0e\n\x06load_s\x18\x03 \x01(\x01\x12\x17\n\x0f\x61nonymous_bytes\x18\x04 \x01(\x04\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\"\x14\n\x12UnloadModelRequest\"\x15\n\x13UnloadModelResponse\"\x15\n\x13ListAdaptersRequest\"F\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.nanofleet.v1.AdapterSummary\"u\n\x0e\x41\x64\x61pterSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12\x0e\n\x06loaded\x18\x06 \x01(\x08*\x93\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_LOOP\x10\x03\x12\x1a\n\x16\x46INISH_REASON_CANCELED\x10\x04\x32\xd8\x02\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.nanofleet.v1.GenerateRequest\x1a\x1e.nanofleet.v1.GenerateResponse0\x01\x12L\n\tLoadModel\x12\x1e.nanofleet.v1.LoadModelRequest\x1a\x1f.nanofleet.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .nanofleet.v1.UnloadModelRequest\x1a!.nanofleet.v1.UnloadModelResponse\x12U\n\x0cListAdapters\x12!.nanofleet.v1.ListAdaptersRequest\x1a\".nanofleet.v1.ListAdaptersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1341
-  _globals['_FINISHREASON']._serialized_end=1488
+  _globals['_FINISHREASON']._serialized_start=1370
+  _globals['_FINISHREASON']._serialized_end=1517
   _globals['_GENERATEREQUEST']._serialized_start=54
   _globals['_GENERATEREQUEST']._serialized_end=255
   _globals['_CHAT']._serialized_start=257
@@ -46,23 +46,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=532
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=580
   _globals['_GENERATERESPONSE']._serialized_start=583
-  _globals['_GENERATERESPONSE']._serialized_end=721
-  _globals['_USAGE']._serialized_start=724
-  _globals['_USAGE']._serialized_end=887
-  _globals['_LOADMODELREQUEST']._serialized_start=889
-  _globals['_LOADMODELREQUEST']._serialized_end=952
-  _globals['_LOADMODELRESPONSE']._serialized_start=954
-  _globals['_LOADMODELRESPONSE']._serialized_end=1079
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1081
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1101
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1103
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1124
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=1126
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=1147
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1149
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1219
-  _globals['_ADAPTERSUMMARY']._serialized_start=1221
-  _globals['_ADAPTERSUMMARY']._serialized_end=1338
-  _globals['_INFERENCESERVICE']._serialized_start=1491
-  _globals['_INFERENCESERVICE']._serialized_end=1835
+  _globals['_GENERATERESPONSE']._serialized_end=750
+  _globals['_USAGE']._serialized_start=753
+  _globals['_USAGE']._serialized_end=916
+  _globals['_LOADMODELREQUEST']._serialized_start=918
+  _globals['_LOADMODELREQUEST']._serialized_end=981
+  _globals['_LOADMODELRESPONSE']._serialized_start=983
+  _globals['_LOADMODELRESPONSE']._serialized_end=1108
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1110
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1130
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1132
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1153
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=1155
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=1176
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1178
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1248
+  _globals['_ADAPTERSUMMARY']._serialized_start=1250
+  _globals['_ADAPTERSUMMARY']._serialized_end=1367
+  _globals['_INFERENCESERVICE']._serialized_start=1520
+  _globals['_INFERENCESERVICE']._serialized_end=1864
 # @@protoc_insertion_point(module_scope)

@@ -59,7 +59,10 @@ class GenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     adapter_digest: _builtins.str
-    """Empty: the base model alone."""
+    """Empty: the base model alone. It must have been trained on this base, or on another file (of
+    another type, such as qint8) that was made of the same original weights: otherwise
+    FAILED_PRECONDITION.
+    """
     prompt: _builtins.str
     max_tokens: _builtins.int
     """0: 256"""
@@ -206,10 +209,15 @@ class GenerateResponse(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    TRAINED_BASE_DIGEST_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """UTF-8, whole characters only. May be empty in the last message."""
     finish_reason: Global___FinishReason.ValueType
     """The rest is in the last message only."""
+    trained_base_digest: _builtins.str
+    """What the adapter was trained on, where that is not the base that answers but another file of
+    the same original weights.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -221,10 +229,11 @@ class GenerateResponse(_message.Message):
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
+        trained_base_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "text", b"text", "token_ids", b"token_ids", "trained_base_digest", b"trained_base_digest", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
