@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 from pathlib import Path
+from typing import Protocol
 
 from agent.inference import engines
 from agent.inference.engine import Engine, EngineOptions, Request
@@ -30,7 +31,13 @@ CONTEXT = 256
 _OVERRIDE = "LLAMA_CPP_LIB_PATH"
 
 
-def prove(name: str, engine_type: type[Engine], cache: Path | None) -> None:
+class Opens(Protocol):
+    """An engine's class, as far as it is needed."""
+
+    def open(self, base: Path, options: EngineOptions) -> Engine: ...
+
+
+def prove(name: str, engine_type: Opens, cache: Path | None) -> None:
     """Raises WorkerFailed when the engine's build gives wrong answers."""
     build = build_id(name)
     note = cache / "proved" / name if cache else None

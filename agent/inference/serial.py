@@ -63,6 +63,7 @@ class SerialEngine(Engine):
         return self._prompts.tokens(prompt)
 
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
+        self.check_features(request)
         prompt = self._prompts.checked(request, self.context_length)
         limit = min(request.max_tokens, self.context_length - len(prompt))
         completion = Completion(request.stop, limit)

@@ -17,7 +17,7 @@ from agent.inference.failures import adapter_unusable
 from agent.inference.onnx.signature import lora_a, lora_b
 from artifacts import gguf_header
 from artifacts.gguf_header import Header
-from protos.errors import InvalidRequest
+from protos.errors import NanofleetError
 
 KEPT = 4
 _ALPHA = "adapter.lora.alpha"
@@ -47,7 +47,7 @@ class LoraPool:
     def _load(self, adapter: Adapter) -> Inputs:
         try:
             header = gguf_header.read(adapter.path)
-        except (InvalidRequest, OSError) as error:
+        except NanofleetError as error:
             raise adapter_unusable(adapter.digest, str(error)) from error
         if why := self._misfit(header):
             raise adapter_unusable(adapter.digest, why)

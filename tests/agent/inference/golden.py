@@ -2,7 +2,7 @@
 
 A tiny Gemma 3 in Q8_0, and what the reference engine answers greedily. Quantised products differ
 between engines by up to 0.06 of a logit here, so only prompts count whose every choice is made by
-a clear margin. Run by hand; tests/agent/inference/test_proof.py holds the result.
+a clear margin. Run by hand; test_proof.py holds the recorded prompts against the reference.
 """
 
 import json
