@@ -215,7 +215,7 @@ def peak(bench: Bench) -> list[Row]:
 
 
 def peers(bench: Bench) -> list[Row]:
-    budget = {"targets": ATTENTION, "memory_budget_bytes": bench.budget_bytes}
+    budget: dict[str, Any] = {"targets": ATTENTION, "memory_budget_bytes": bench.budget_bytes}
     bench.alternate(
         {
             "gguf": bench.worker(targets=ATTENTION),
