@@ -101,6 +101,13 @@ class BaseModel:
         except InvalidRequest as error:
             raise _unusable(self.path, f"Its {SOURCE_KEY}: {error.what}") from None
 
+    def is_sibling_of(self, other: "BaseModel") -> bool:
+        """Whether both were made of the same original weights, with the same tokenizer."""
+        same = (other.source_digest, other.tokenizer_digest)
+        return (
+            self.source_digest is not None and (self.source_digest, self.tokenizer_digest) == same
+        )
+
     def _shape_value(self, key: str) -> int:
         full_key = f"{self.architecture}.{key}"
         value = self.metadata.get(full_key)

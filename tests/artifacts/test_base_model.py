@@ -90,6 +90,8 @@ def test_the_original_weights_are_named_or_not(path: Path, tmp_path: Path) -> No
         for number, said in enumerate((named, "gemma"))
     )
     assert sound.source_digest == named
+    assert sound.is_sibling_of(sound)
+    assert not base_model.read(path).is_sibling_of(base_model.read(path))
     with pytest.raises(
         InvalidRequest, match=r"1\.gguf is .* Its nanofleet\.source_digest: 'gemma'"
     ):

@@ -20,7 +20,9 @@ def test_files_of_every_type_name_the_same_source(checkpoint: Path, tmp_path: Pa
     for kind, path in paths.items():
         convert_model(checkpoint, path, kind)
     expected = source_digest(checkpoint)
-    assert {base_model.read(path).source_digest for path in paths.values()} == {expected}
+    models = [base_model.read(path) for path in paths.values()]
+    assert {model.source_digest for model in models} == {expected}
+    assert all(model.is_sibling_of(models[0]) for model in models)
     assert len({digest.of_file(path) for path in paths.values()}) == len(FileType)
 
 
@@ -68,3 +70,4 @@ def test_the_tokenizer_has_a_digest_of_its_own(tiny_folder: Path, tmp_path: Path
     first, second = (base_model.read(tmp_path / f"{name}.gguf") for name in ("first", "second"))
     assert first.source_digest == second.source_digest
     assert first.tokenizer_digest != second.tokenizer_digest
+    assert not first.is_sibling_of(second)
