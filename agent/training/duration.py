@@ -143,11 +143,12 @@ class Forecast:
         pace = statistics.median(
             sum(one.took_s for one in step) / sum(self._cost(one) for one in step) for step in steps
         )
-        passes: float = spec.accumulation
+        totals = data.totals
+        passes = spec.accumulation * totals.examples / totals.samples
         if plan.packing and self.paces.has(number):
             passes = statistics.mean(len(step) for step in steps)
         elif plan.packing:
-            together = spec.accumulation * data.totals.tokens / data.totals.samples
+            together = spec.accumulation * totals.tokens / totals.samples
             passes = max(1.0, together / spec.sequence_length)
         work = spec.accumulation * self._mean_work(data) + passes * self.overhead
         return spec.stages[number].steps * work * pace

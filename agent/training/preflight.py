@@ -32,7 +32,7 @@ from protos.nanofleet.v1 import job_pb2, worker_pb2
 STEPS = 10
 _FEWEST_STEPS = 4
 # Held-out samples that are passed forward to see how long it takes.
-EVALUATED_SAMPLES = 4
+EVALUATED_SAMPLES = 8
 # A job that has less before it is its own rehearsal.
 LONG_S = 60.0
 # Below a job's folder, and gone after the rehearsal.
