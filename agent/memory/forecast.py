@@ -196,7 +196,7 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
     return Forecast(
         anonymous=(
             Part("runtime", server.anonymous_bytes),
-            Part("weights", base.parameter_count * bits // 8),
+            Part("weights", shape.matrix_elements * bits // 8),
             Part("KV cache", cached * server.cached_bytes),
             Part("compute buffer", SERVER_BATCH_TOKENS * _activations(shape) * _FLOAT32),
             Part("logits", shape.vocabulary * logit_bytes),

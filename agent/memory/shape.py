@@ -32,9 +32,18 @@ class Shape:
     query: int
     key_value: int
     vocabulary: int
+    # Whether the embedding is the output matrix, too.
+    tied: bool
     weights_bytes: int
     # Rows and columns of each projection, by its Transformers name.
     projections: Mapping[str, tuple[int, int]]
+
+    @property
+    def matrix_elements(self) -> int:
+        """Of all matrices: what the model is, but for its norms."""
+        layer = sum(rows * columns for rows, columns in self.projections.values())
+        ends = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * layer + ends
 
     @property
     def largest_matrix(self) -> int:
@@ -61,6 +70,7 @@ def shape_of(model: BaseModel) -> Shape:
         query=projections["q_proj"][0],
         key_value=projections["k_proj"][0],
         vocabulary=vocabulary,
+        tied="output.weight" not in model.tensors,
         weights_bytes=model.size_bytes,
         projections=projections,
     )

@@ -21,6 +21,7 @@ from onnxruntime import (
 from agent.inference.decoder import Decoder, Logits
 from agent.inference.engine import Adapter, EngineOptions
 from agent.inference.onnx import signature as names
+from agent.inference.onnx.export import GRAPH
 from agent.inference.onnx.lora import LoraPool
 from agent.model.configuration import EMBEDDING, ROPE_FACTORS, Configuration, LayerKind
 from agent.model.tensors import Tensors
@@ -60,7 +61,7 @@ class OnnxDecoder(Decoder):
         self._configuration = configuration
         self._tensors = tensors
         self._length = options.context_length
-        self._session = InferenceSession(folder / "decoder.onnx", _settings(options), _PROVIDERS)
+        self._session = InferenceSession(folder / GRAPH, _settings(options), _PROVIDERS)
         self._tables = _rotary_tables(configuration, tensors, options.context_length)
         self._loras = LoraPool(configuration.family.architecture, _adaptable(configuration))
         self._adapter: Adapter | None = None

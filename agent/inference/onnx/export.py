@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agent.inference.onnx.packing import Packed, pack, packed_bytes
+from agent.inference.onnx.packing import pack, packed_bytes
 from agent.model.configuration import EMBEDDING, HEAD, Configuration
 from agent.model.tensors import Tensors
 from artifacts import durable, headroom
@@ -60,15 +60,26 @@ def _matrices(base: BaseModel, configuration: Configuration, tensors: Tensors) -
 def _make(
     folder: Path, configuration: Configuration, tensors: Tensors, matrices: list[str]
 ) -> None:
+    fresh = Path(tempfile.mkdtemp(prefix=".new.", dir=folder.parent))
+    try:
+        _write(fresh, configuration, tensors, matrices)
+        durable.publish(fresh, folder)
+    except BaseException:
+        # As large as a model: not even a failure may leave it.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _write(
+    folder: Path, configuration: Configuration, tensors: Tensors, matrices: list[str]
+) -> None:
     from agent.inference.onnx.graph import Builder
 
-    fresh = Path(tempfile.mkdtemp(prefix=".new.", dir=folder.parent))
-    with (fresh / WEIGHTS).open("wb") as file:
-        packed: dict[str, Packed] = {name: pack(tensors, name, file) for name in matrices}
+    with (folder / WEIGHTS).open("wb") as file:
+        packed = {name: pack(tensors, name, file) for name in matrices}
         file.flush()
         os.fsync(file.fileno())
     specs = configuration.family.tensors(configuration.size, head=False)
     vectors = {s.target: tensors.vector(s.target) for s in specs if len(s.shape) == 1}
     model = Builder(configuration, vectors, packed, WEIGHTS).build()
-    durable.write_bytes(fresh / GRAPH, model.SerializeToString())
-    durable.publish(fresh, folder)
+    durable.write_bytes(folder / GRAPH, model.SerializeToString())
