@@ -28,11 +28,12 @@ MODULES = {
 # The processes of each extra, by their entry points.
 PROCESSES = {
     "agent": ("agent.cli", "agent.daemon", "agent.join"),
+    # A worker imports its engine by name.
     "infer": ("agent.inference.worker", "agent.inference.llama"),
+    "onnx": ("agent.inference.worker", "agent.inference.onnx.engine"),
+    "reference": ("agent.inference.worker", "agent.inference.reference.engine"),
     "train": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
-    "onnx": ("agent.inference.onnx.engine",),
-    "reference": ("agent.inference.reference.engine",),
     "qint8": ("artifacts.convert.qint8",),
 }
 # Of an extra of its own; who imports it refuses with what to install.
