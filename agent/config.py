@@ -137,7 +137,9 @@ def parsed(tables: dict[str, object], where: str) -> Config:
     try:
         engines.named(config.inference.engine)
     except InvalidRequest as error:
-        raise _wrong(where, "inference.engine", f"is wrong: {error}") from None
+        raise InvalidRequest(
+            f"{where}: inference.engine: {error.what}", why=error.why, fix=error.fix, field="engine"
+        ) from None
     return config
 
 

@@ -50,7 +50,7 @@ def named(name: str) -> EngineKind:
     """Raises InvalidRequest for a name that is none."""
     if found := ENGINES.get(name):
         return found
-    near = importlib.import_module("difflib").get_close_matches(name, ENGINES, 1)
+    near = importlib.import_module("difflib").get_close_matches(name, ENGINES, 1, 0.5)
     raise InvalidRequest(
         f"The inference engine {name!r} is unknown.",
         why=f"The engines are {', '.join(ENGINES)}.",
