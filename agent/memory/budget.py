@@ -75,7 +75,11 @@ class Budget:
 
 def needed_bytes(claims: Sequence[Claim]) -> int:
     """All claims together; the weights of each base model once."""
-    weights = {claim.base_digest: claim.forecast.weights_bytes for claim in claims}
+    weights: dict[str, int] = {}
+    for claim in claims:
+        # One that rests holds none of the weights that another still reads.
+        largest = max(weights.get(claim.base_digest, 0), claim.forecast.weights_bytes)
+        weights[claim.base_digest] = largest
     own = (claim.forecast.peak_bytes - claim.forecast.weights_bytes for claim in claims)
     return sum(weights.values()) + sum(own)
 
