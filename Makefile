@@ -51,7 +51,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
 	@test -d '$(WHEELS)' || $(MAKE) --no-print-directory wheel
 	@echo "set-up: torch, then everything else that constraints.txt pins"
 	$(PIP) install --constraint constraints.txt $(TORCH)
-	$(PIP) install --constraint constraints.txt --find-links '$(WHEELS)' --editable '.[all,dev]'
+	$(PIP) install --constraint constraints.txt --find-links '$(WHEELS)' --editable '.[all,onnx,reference,dev]'
 	$(BIN)/pip check
 	@touch $@
 

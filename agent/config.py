@@ -8,17 +8,23 @@
 
     [memory]
     reserve_mib = 0          # kept free of workers; 0 is 5 % of the board, at least 128
+    most_mib = 0             # what all workers may use together; 0 is all but system and reserve
+    floor_mib = 0            # with less available workers yield; 0 is 2 % of the board, at least 48
 
     [artifacts]
     reserve_mib = 256        # kept free on the disk
 
     [training]
     threads = 0              # 0: one for each core
+    device = ""              # "cpu", "cuda"; "" is the GPU where torch has one that computes right
 
     [inference]
     threads = 0              # 0: all cores but one
     context_length = 2048
     streams = 0              # answers at once with one adapter; 0: as many as pay, measured
+    engine = "llama"         # or "onnxruntime", "transformers"
+    quiet_s = 30.0           # a job that made room for requests goes on after so long without one
+    idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
 
     [telemetry]
     period_s = 1.0
@@ -35,10 +41,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
+from agent.inference import engines
 from protos.errors import InvalidRequest
 from protos.transport import AGENT_PORT
 
 FILE = "agent.toml"
+_DEVICES = ("", "cpu", "cuda")
 STATE_VARIABLE = "NANOFLEET_STATE"
 T = TypeVar("T")
 
@@ -53,6 +61,8 @@ class Listen:
 @dataclass(frozen=True, slots=True)
 class Memory:
     reserve_mib: int = 0
+    most_mib: int = 0
+    floor_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,7 @@ class Artifacts:
 @dataclass(frozen=True, slots=True)
 class Training:
     threads: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,9 @@ class Inference:
     threads: int = 0
     context_length: int = 2048
     streams: int = 0
+    engine: str = engines.DEFAULT
+    quiet_s: float = 30.0
+    idle_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +134,14 @@ def parsed(tables: dict[str, object], where: str) -> Config:
             raise _wrong(where, name, f"must be a table: [{name}]")
         section = getattr(config, name)
         config = replace(config, **{name: _section(section, table, where, name)})
+    if config.training.device not in _DEVICES:
+        raise _wrong(where, "training.device", 'must be "cpu", "cuda" or empty')
+    try:
+        engines.named(config.inference.engine)
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"{where}: inference.engine: {error.what}", why=error.why, fix=error.fix, field="engine"
+        ) from None
     return config
 
 

@@ -27,14 +27,16 @@ from agent import identity
 from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
+from agent.inference.engines import named
 from agent.jobs import recovery
-from agent.jobs.attempt import Means
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
+from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
 from agent.memory.residents import Residents
 from agent.rpc.artifacts import ArtifactService
@@ -55,7 +57,6 @@ from artifacts.store import ArtifactStore
 from jetson.board import identify
 from jetson.memory import read_memory
 from protos.errors import InternalError
-from protos.nanofleet.v1.job_pb2 import TrainSpec
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 _LOG = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ _LOG = logging.getLogger(__name__)
 _THREADS = 4
 _OOM_SCORE = -500
 _MIB = 1 << 20
+# Of MemAvailable, where the settings name no floor: 2 % of the board.
+_FLOOR_FRACTION = 0.02
+_LEAST_FLOOR_BYTES = 48 << 20
 _CALLS_GRACE_S = 2.0
 # For the checkpoint of the running job; without it the job goes on from the one before.
 _CHECKPOINT_S = 60.0
@@ -86,13 +90,15 @@ class Agent:
         jobs = durable.make_folder(state / "jobs")
         recovery.recover(journal, self._store, jobs, clock.boot_id)
         self._records = Records(journal)
-        self._residents = Residents(_budget(config))
+        budget = _budget(config)
+        self._residents = Residents(budget, _policy(config, budget), engine=config.inference.engine)
         self._limits = limits.find()
         self._state_number = state.stat().st_ino
         if isinstance(self._limits, limits.Absent):
             _LOG.info("workers run without a memory limit: %s", self._limits.why)
         launcher = Launcher(state / "workers", clock.boot_id)
-        adapters = Adapters(self._store, state / "adapters")
+        engine = config.inference.engine
+        adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = Sampler(Path("/"), self._workers, state=state)
         self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
         self._host = ModelHost(
@@ -105,32 +111,36 @@ class Agent:
                 streams=config.inference.streams,
                 threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
                 residents=self._residents,
-                limit=self._limit("inference"),
+                engine=engine,
+                cache=state / "engine",
+                limit=lambda: self._limit("inference"),
             )
         )
+        self._residents.serve_with(self._host)
         means = Means(
             records=self._records,
             store=self._store,
             launcher=launcher,
             jobs=jobs,
             threads=config.training.threads,
+            device=config.training.device,
+            usable_bytes=self._residents.budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
-            limit=self._limit("training"),
-            enter=self._make_room,
-            leave=self._residents.end_job,
+            serves=any(engine.name == "llama" for engine in engines()),
+            limit=self._limit,
+            enter=self._residents.enter_job,
+            leave=self._residents.leave_job,
+            measured=self._residents.measured_job,
         )
         self._runner = Runner(means)
         desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
-        usable_bytes = self._residents.budget.usable_bytes
-        rehearsals = Rehearsals(
-            means, state / "rehearsal", self._runner.turn, desk.check, usable_bytes
-        )
+        rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
             name=credentials.identity.name,
             state=state,
             board=identify(),
             engines=engines(),
-            memory_budget_bytes=usable_bytes,
+            memory_budget_bytes=means.usable_bytes,
         )
         self._server = Server(
             Servicers(
@@ -154,6 +164,7 @@ class Agent:
             jobs = asyncio.create_task(self._runner.run(), name="jobs")
             telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
+            arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
             asked = asyncio.create_task(stop.wait(), name="signal")
             ready(port)
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -161,9 +172,9 @@ class Agent:
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
             await self._host.close()
-            for task in (telemetry, ballast, asked):
+            for task in (telemetry, ballast, arbiter, asked):
                 task.cancel()
-            await asyncio.wait((jobs, telemetry, ballast, asked))
+            await asyncio.wait((jobs, telemetry, ballast, arbiter, asked))
             jobs.result()
         finally:
             self._ring.close()
@@ -178,28 +189,19 @@ class Agent:
                 _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
             await asyncio.sleep(_TELEMETRY_AGAIN_S)
 
-    async def _make_room(self, base: Path, train: TrainSpec, name: str) -> None:
-        if not await asyncio.to_thread(self._residents.start_job, base, train, name):
-            _LOG.info("the job %s needs the memory of the served model", name)
-            await self._host.make_room()
-
-    def _limit(self, worker: str) -> Callable[[], limits.Group | None]:
-        """A fresh control group for each worker, as large as what all workers may use. It bears
+    def _limit(self, worker: str) -> limits.Group | None:
+        """A fresh control group for the worker, as large as what all workers may use. It bears
         the number of the state folder: another agent on this machine would take it away between
         its making and its use.
         """
-        name = f"{worker}-{self._state_number}"
-
-        def group() -> limits.Group | None:
-            if isinstance(self._limits, limits.Absent):
-                return None
-            try:
-                return self._limits.make(name, self._residents.budget.usable_bytes)
-            except OSError as error:
-                _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
-                return None
-
-        return group
+        if isinstance(self._limits, limits.Absent):
+            return None
+        try:
+            name = f"{worker}-{self._state_number}"
+            return self._limits.make(name, self._residents.budget.usable_bytes)
+        except OSError as error:
+            _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
+            return None
 
     def _workers(self) -> Sequence[WorkerStatus]:
         """For the sampler, in its thread: what is read here is replaced, never changed."""
@@ -264,7 +266,17 @@ def _budget(config: Config) -> Budget:
     memory = read_memory()
     if memory is None:
         raise InternalError("The memory of this machine cannot be read.", fix="Is /proc mounted?")
-    return Budget.measured(memory, config.memory.reserve_mib * _MIB or None)
+    reserve_bytes = config.memory.reserve_mib * _MIB or None
+    return Budget.measured(memory, reserve_bytes, config.memory.most_mib * _MIB)
+
+
+def _policy(config: Config, budget: Budget) -> Policy:
+    floor_bytes = config.memory.floor_mib * _MIB
+    return Policy(
+        floor_bytes or max(_LEAST_FLOOR_BYTES, int(budget.total_bytes * _FLOOR_FRACTION)),
+        quiet_s=config.inference.quiet_s,
+        idle_s=config.inference.idle_s,
+    )
 
 
 def _protect_from_oom_killer() -> None:

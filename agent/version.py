@@ -10,7 +10,12 @@ from pathlib import Path
 from protos.nanofleet.v1.device_pb2 import Engine
 
 VERSION = "0.1.0"
-_ENGINES = {"llama": "llama_cpp_python", "torch": "torch"}
+_ENGINES = {
+    "llama": "llama_cpp_python",
+    "onnxruntime": "onnxruntime",
+    "torch": "torch",
+    "transformers": "transformers",
+}
 
 
 def engines() -> list[Engine]:

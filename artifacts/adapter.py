@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from artifacts import durable, headroom, regular_file
-from artifacts.manifest import AdapterManifest, check_base
+from artifacts.manifest import AdapterManifest
 from protos.errors import AlreadyExists, InvalidRequest
 
-__all__ = ["AdapterManifest", "check_base", "pack", "read_manifest", "unpack"]
+__all__ = ["AdapterManifest", "pack", "read_manifest", "unpack"]
 
 GGUF = "adapter.gguf"
 CONFIG = "adapter_config.json"

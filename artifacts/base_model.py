@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts import digest as digests
 from artifacts import gguf_header
 from artifacts.digest import Digest
 from artifacts.gguf_header import TensorInfo
 from artifacts.gguf_values import ArrayInfo, Value
 from protos.errors import InvalidRequest
 
-__all__ = ["ArrayInfo", "BaseModel", "TensorInfo", "Value", "read"]
+__all__ = ["SOURCE_KEY", "ArrayInfo", "BaseModel", "TensorInfo", "Value", "read"]
+
+SOURCE_KEY = "nanofleet.source_digest"
+QINT8 = "QINT8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +76,37 @@ class BaseModel:
         for tensor in self.tensors.values():
             parameters[tensor.type] += math.prod(tensor.shape)
         most = parameters.most_common(1)[0][0]
-        return "QINT8" if most == "I8" else most
+        return QINT8 if most == "I8" else most
 
     @property
     def is_for_training_only(self) -> bool:
         """qint8: llama.cpp has no such type and could not serve it."""
-        return self.file_type == "QINT8"
+        return self.file_type == QINT8
 
     @property
     def chat_template(self) -> str | None:
         """The Jinja template that turns messages into a prompt."""
         template = self.metadata.get("tokenizer.chat_template")
         return template if isinstance(template, str) else None
+
+    @property
+    def source_digest(self) -> Digest | None:
+        """Of the original weights: the same in all files that were made of them, whatever their
+        type. None: the file does not say, because another program or an older version made it."""
+        said = self.metadata.get(SOURCE_KEY)
+        if said is None:
+            return None
+        try:
+            return digests.parse(str(said))
+        except InvalidRequest as error:
+            raise _unusable(self.path, f"Its {SOURCE_KEY}: {error.what}") from None
+
+    def is_sibling_of(self, other: "BaseModel") -> bool:
+        """Whether both were made of the same original weights, with the same tokenizer."""
+        same = (other.source_digest, other.tokenizer_digest)
+        return (
+            self.source_digest is not None and (self.source_digest, self.tokenizer_digest) == same
+        )
 
     def _shape_value(self, key: str) -> int:
         full_key = f"{self.architecture}.{key}"

@@ -2,7 +2,8 @@
 
 PEFT's own files say neither on which bytes of a base the adapter was trained nor with which
 tokenizer and data. An adapter on another base is not an error that anything would notice: the model
-only talks worse. So the digests travel with it, and ``check_base`` compares them.
+only talks worse. So the digests travel with it. It fits the bytes that it was trained on, and other
+files that were made of the same original weights with the same tokenizer (``check_sibling``).
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from artifacts import digest as digests
+from artifacts.base_model import BaseModel
 from artifacts.digest import Digest
 from protos.errors import InvalidRequest, WrongBase
 
@@ -24,7 +26,8 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | Mapping[str, "Json"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterManifest:
     """``recipe`` is the job's training part as it was run, with all its stages; ``dataset_digest``
-    is the last one's. Losses are means over one step."""
+    is the last one's. Losses are means over one step. ``source_digest`` is the base's, None where
+    that did not say."""
 
     name: str
     base_digest: Digest
@@ -42,6 +45,7 @@ class AdapterManifest:
     energy_j: float | None
     created_utc_ns: int
     agent_version: str
+    source_digest: Digest | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
@@ -78,19 +82,32 @@ class AdapterManifest:
             energy_j=fields.number_or_none("energy_j"),
             created_utc_ns=fields.integer("created_utc_ns"),
             agent_version=fields.text("agent_version"),
+            source_digest=fields.digest_or_none("source_digest"),
         )
 
 
-def check_base(manifest: AdapterManifest, base_digest: Digest) -> None:
-    """Raises WrongBase when the adapter was trained on other bytes than ``base_digest``."""
-    if manifest.base_digest != base_digest:
-        raise WrongBase(
-            f"The adapter {manifest.name!r} does not fit the base model "
-            f"{digests.short(base_digest)}.",
-            why=f"It was trained on {digests.short(manifest.base_digest)}.",
-            fix="Use it with that base model, or train it again on this one.",
-            field="adapter_digest",
+def check_sibling(manifest: AdapterManifest, base_digest: Digest, base: BaseModel) -> None:
+    """Raises WrongBase unless ``base``, which is not what the adapter was trained on, was made of
+    the same original weights, with the same tokenizer and chat template."""
+    source, trained_source = base.source_digest, manifest.source_digest
+    trained = f"It was trained on {digests.short(manifest.base_digest)}"
+    if source is None or trained_source is None:
+        why = f"{trained}."
+    elif source != trained_source:
+        why = (
+            f"{trained}, which was made of the original weights {digests.short(trained_source)}; "
+            f"this one was made of {digests.short(source)}."
         )
+    elif base.tokenizer_digest != manifest.tokenizer_digest:
+        why = f"{trained}, which has the same weights with another tokenizer or chat template."
+    else:
+        return
+    raise WrongBase(
+        f"The adapter {manifest.name!r} does not fit the base model {digests.short(base_digest)}.",
+        why=why,
+        fix="Use it with that base model, or train it again on this one.",
+        field="adapter_digest",
+    )
 
 
 class _Fields:
@@ -122,6 +139,10 @@ class _Fields:
 
     def digest(self, key: str) -> Digest:
         return digests.parse(self.text(key), f"nanofleet.json: {key}")
+
+    def digest_or_none(self, key: str) -> Digest | None:
+        """None also where the key is missing: an older version did not write it."""
+        return None if self._fields.get(key) is None else self.digest(key)
 
     def integer(self, key: str) -> int:
         value = self._required(key)

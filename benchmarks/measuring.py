@@ -51,6 +51,7 @@ class Task:
     limit_bytes: int = 0  # hard, of the whole control group
     memory_budget_bytes: int = 0  # the worker stores as many layers as fit
     stop_after: int = 0  # steps; then the worker resumes in a second process
+    rehearsed: bool = False  # the first ten steps forecast the rest, which is shorter than a minute
 
 
 @dataclass(slots=True)
@@ -62,10 +63,16 @@ class Run:
 
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
+    # Of the control group, where there is one: the page cache that it brought in is counted.
+    peak_group_bytes: int = 0
     cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
     tokens: int = 0
     data_type: str = ""
+    # Of the whole training: what was forecast after its first ten steps, and what happened.
+    planned_s: float = 0.0
+    planned_peak_bytes: int = 0
+    took_s: float = 0.0
 
     def plain(self) -> Mapping[str, object]:
         return asdict(self)
@@ -136,6 +143,7 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
         dataset_paths=[str(dataset)],
         job_folder=str(folder / "job"),
         threads=task.threads,
+        rehearse=task.rehearsed,
     )
     run = Run()
     last = "nothing"
@@ -155,10 +163,15 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
                 cpu_before, steps = cpu_s, steps + 1
                 run.peak_rss_bytes = progress.peak_rss_bytes
                 run.peak_anonymous_bytes = max(run.peak_anonymous_bytes, progress.anonymous_bytes)
+                run.peak_group_bytes = _peak_bytes(group) if group else 0
                 if steps == stop_after:
                     await worker.send(worker_pb2.TrainingCommand(stop=worker_pb2.StopTraining()))
+            elif last == "rehearsed":
+                run.planned_s = report.rehearsed.plan.duration_s
+                run.planned_peak_bytes = report.rehearsed.plan.peak_bytes
             elif last == "finished":
                 result = report.finished.result
+                run.took_s = result.duration_s
                 run.peak_rss_bytes = result.peak_rss_bytes
                 run.peak_anonymous_bytes = result.peak_anonymous_bytes
                 run.tokens = result.trained_tokens
@@ -189,6 +202,12 @@ def _limited(limit_bytes: int, name: str) -> limits.Group:
     if isinstance(found, limits.Absent):
         raise RunFailed(f"No memory limit can be set: {found.why}.")
     return found.make(f"benchmark-{name}", limit_bytes)
+
+
+def _peak_bytes(group: limits.Group) -> int:
+    """In version 2 of the kernel's interface, or in version 1."""
+    files = (group.folder / "memory.peak", group.folder / "memory.max_usage_in_bytes")
+    return next((int(file.read_text()) for file in files if file.exists()), 0)
 
 
 def _cpu_s(pid: int) -> float:

@@ -16,18 +16,17 @@ make control groups (root). Prints a table, and writes every single run as JSON.
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measuring, shapes
+from benchmarks import measuring, report, shapes
 from benchmarks.measuring import ALL_SEVEN, ATTENTION, RunFailed, Task
+from benchmarks.report import Row, ratio, table
 from benchmarks.shapes import NotConverted, Shape
 from benchmarks.work import sample_flops
 
@@ -37,34 +36,6 @@ RANK = 8
 GB = 1e9
 # Resident pages of two runs of the same code differ by this much.
 _SAME_MEMORY = 1.02
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table. ``value`` is None where there is none, for the reason in ``note``."""
-
-    name: str
-    value: float | None
-    unit: str
-    at_most: float | None = None
-    at_least: float | None = None
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        if self.value is None:
-            return "not measured"
-        if self.at_most is None and self.at_least is None:
-            return "-"
-        low = self.at_least is None or self.value >= self.at_least
-        high = self.at_most is None or self.value <= self.at_most
-        return "met" if low and high else "MISSED"
-
-    @property
-    def target(self) -> str:
-        if self.at_most is not None:
-            return f"<= {self.at_most:g}"
-        return "-" if self.at_least is None else f">= {self.at_least:g}"
 
 
 class Bench:
@@ -80,15 +51,34 @@ class Bench:
         self.budget_bytes = int(1.6 * GB)
         self.runs: dict[str, list[Mapping[str, object]]] = {}
         self.failed: dict[str, str] = {}
+        # Of the group that is measured now.
+        self.asked: list[str] = []
 
-    def alternate(self, runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]]) -> None:
+    def measured(self, name: str) -> Mapping[str, object]:
+        """A group's part of the document, with the runs that its rows are made of."""
+        self.asked = []
+        rows = GROUPS[name](self)
+        print(table(rows))
+        return {
+            **report.surroundings(PACKAGES),
+            "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
+            "runs": {label: self.runs[label] for label in self.asked if label in self.runs},
+            "failed": {label: self.failed[label] for label in self.asked if label in self.failed},
+        }
+
+    def alternate(
+        self,
+        runs: Mapping[str, Callable[[], Iterable[Mapping[str, object]]]],
+        repeats: int | None = None,
+    ) -> None:
         """Each of ``runs`` once, then each again. One that failed, or ran before, is not tried."""
+        self.asked += runs
         todo = {label: run for label, run in runs.items() if label not in self.runs}
-        for turn in range(self._repeats):
+        for turn in range(repeats or self._repeats):
             for label, run in todo.items():
                 if label in self.failed:
                     continue
-                print(f"{label}, run {turn + 1} of {self._repeats}", file=sys.stderr, flush=True)
+                print(f"{label}, run {turn + 1}", file=sys.stderr, flush=True)
                 try:
                     self.runs.setdefault(label, []).extend(run())
                 except (RunFailed, NotConverted) as error:
@@ -145,6 +135,16 @@ class Bench:
 
         return run
 
+    def rounding(
+        self, shape: Shape, file_type: str
+    ) -> Callable[[], Iterable[Mapping[str, object]]]:
+        def run() -> Iterable[Mapping[str, object]]:
+            base = shapes.base(self.models, shape, file_type)
+            sizes = ("--tokens", str(self.tokens), "--threads", "2")
+            return [measuring.in_process("benchmarks.gradients", str(base), *sizes)]
+
+        return run
+
     def gemm(self) -> Iterable[Mapping[str, object]]:
         sizes = (self.tokens, self.shape.hidden, self.shape.feed_forward, 2)
         return [measuring.in_process("benchmarks.gemm", *map(str, sizes))]
@@ -172,10 +172,6 @@ class Bench:
             for one in value if isinstance(value, list) else [value]:
                 assert isinstance(one, (int, float))
                 yield float(one)
-
-
-def ratio(part: float | None, whole: float | None) -> float | None:
-    return part / whole if part is not None and whole else None
 
 
 def peak(bench: Bench) -> list[Row]:
@@ -219,34 +215,31 @@ def peak(bench: Bench) -> list[Row]:
 
 
 def peers(bench: Bench) -> list[Row]:
+    budget: dict[str, Any] = {"targets": ATTENTION, "memory_budget_bytes": bench.budget_bytes}
     bench.alternate(
         {
             "gguf": bench.worker(targets=ATTENTION),
-            "in budget": bench.worker(targets=ATTENTION, memory_budget_bytes=bench.budget_bytes),
+            "GGUF": bench.worker(**budget),
+            "qint8 base": bench.worker("qint8", **budget),
             "plain recipe": bench.peer("qint8"),
             "bf16 LoRA": bench.peer("bf16"),
         }
     )
-    ours = bench.least("in budget", "cpu_s")
-    budget = f"memory budget of {bench.budget_bytes / GB:g} GB"
-    within = ratio(bench.most("in budget", "peak_rss_bytes"), bench.budget_bytes)
-    why = bench.why("in budget")
-    rows = [
-        Row(
-            "CPU seconds a sample, one thread",
-            bench.least("gguf", "cpu_s"),
-            "s",
-            note=bench.why("gguf"),
-        ),
-        Row(f"the same in a {budget}", ours, "s", note=why),
-        Row(f"peak RSS in a {budget}", within, "x", 1.0, note=why),
-    ]
-    for label, target in (("plain recipe", 0.5), ("bf16 LoRA", 0.75)):
-        share = ratio(ours, bench.least(label, "cpu_s"))
-        why = bench.why("in budget", label)
-        rows.append(Row(f"CPU seconds against {label}", share, "x", target, note=why))
+    alone = bench.least("gguf", "cpu_s")
+    rows = [Row("CPU seconds a sample, one thread", alone, "s", note=bench.why("gguf"))]
+    for label in ("plain recipe", "bf16 LoRA"):
         gigabytes = ratio(bench.most(label, "peak_rss_bytes"), GB)
-        rows.append(Row(f"peak RSS of {label}", gigabytes, "GB", note=why))
+        rows.append(Row(f"peak RSS of {label}", gigabytes, "GB", note=bench.why(label)))
+    for ours in ("GGUF", "qint8 base"):
+        name = f"{ours} in a memory budget of {bench.budget_bytes / GB:g} GB"
+        spent, why = bench.least(ours, "cpu_s"), bench.why(ours)
+        within = ratio(bench.most(ours, "peak_rss_bytes"), bench.budget_bytes)
+        rows.append(Row(f"{name}: CPU seconds a sample", spent, "s", note=why))
+        rows.append(Row(f"{name}: peak RSS", within, "x", 1.0, note=why))
+        for label, target in (("plain recipe", 0.5), ("bf16 LoRA", 0.75)):
+            share = ratio(spent, bench.least(label, "cpu_s"))
+            why = bench.why(ours, label)
+            rows.append(Row(f"{name}: against {label}", share, "x", target, note=why))
     return rows
 
 
@@ -280,7 +273,11 @@ def limit(bench: Bench) -> list[Row]:
     slower = ratio(bench.least("limited", "wall_s"), bench.least("gguf", "wall_s"))
     percent = None if slower is None else 100 * (slower - 1)
     why = bench.why("gguf", "limited")
-    return [Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why)]
+    peak = ratio(bench.most("limited", "peak_group_bytes"), GB)
+    return [
+        Row("slower under a hard limit of 1.0 GB", percent, "%", 15, note=why),
+        Row("peak of its control group, page cache included", peak, "GB", 1.0, note=why),
+    ]
 
 
 def resume(bench: Bench) -> list[Row]:
@@ -290,6 +287,52 @@ def resume(bench: Bench) -> list[Row]:
     worst = max((_peak(second) / _peak(first) for first, second in pairs), default=None)
     name = "peak RSS of a resumed run against its start"
     return [Row(name, worst, "x", _SAME_MEMORY, note=bench.why("resume"))]
+
+
+def gradients(bench: Bench) -> list[Row]:
+    bases = {"Q8_0": (bench.shape, "q8_0"), "Q4_0": (bench.large, "q4_0")}
+    bench.alternate(
+        {f"gradients {name}": bench.rounding(*base) for name, base in bases.items()},
+        repeats=1,  # the numbers are the same each time
+    )
+    rows = []
+    for name, (shape, _) in bases.items():
+        label = f"gradients {name}"
+        off = f"{shape.name} on {name}: bfloat16 gradients' distance from float32's"
+        rows.append(Row(off, bench.most(label, "distance"), "x", note=bench.why(label)))
+        rows.append(Row(f"{shape.name} on {name}: cosine", bench.most(label, "cosine"), ""))
+    return rows
+
+
+def forecast(bench: Bench) -> list[Row]:
+    """Jobs of twenty steps: what was foreseen after ten of them, and what happened."""
+    quarter: dict[str, Any] = {"tokens": bench.tokens // 4, "accumulation": 4, "packing": True}
+    steps: dict[str, Any] = {"samples": 20, "rehearsed": True}
+    runs = {
+        "forecast attention": bench.worker(**steps),
+        "forecast all seven": bench.worker(targets=ALL_SEVEN, **steps),
+        "forecast qint8": bench.worker("qint8", **steps),
+        "forecast in budget": bench.worker(memory_budget_bytes=bench.budget_bytes, **steps),
+        "forecast packed": bench.worker(**{**quarter, "samples": 80, "rehearsed": True}),
+    }
+    bench.alternate(runs, repeats=1)
+    rows = []
+    for what, planned, happened, most in (
+        ("peak", "planned_peak_bytes", "peak_rss_bytes", 10),
+        ("duration", "planned_s", "took_s", 20),
+    ):
+        offs = {
+            label: 100 * (share - 1)
+            for label in runs
+            if (share := ratio(bench.most(label, planned), bench.most(label, happened)))
+        }
+        worst = max((abs(off) for off in offs.values()), default=None)
+        said = ", ".join(
+            f"{label.removeprefix('forecast ')} {off:+.1f}" for label, off in offs.items()
+        )
+        why = bench.why(*runs) or said
+        rows.append(Row(f"forecast of {what}, the furthest off", worst, "%", most, note=why))
+    return rows
 
 
 def q4(bench: Bench) -> list[Row]:
@@ -326,47 +369,10 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "packing": packing,
     "limit": limit,
     "resume": resume,
+    "forecast": forecast,
     "q4": q4,
+    "gradients": gradients,
 }
-
-
-def table(rows: Sequence[Row]) -> str:
-    cells = [("what", "value", "target", "verdict")]
-    for row in rows:
-        value = "-" if row.value is None else f"{row.value:.3g} {row.unit}"
-        verdict = f"{row.verdict}: {row.note}" if row.value is None and row.note else row.verdict
-        cells.append((row.name, value, row.target, verdict))
-    widths = [max(len(line[column]) for line in cells) for column in range(3)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True))
-        for line in cells
-    )
-
-
-def document(bench: Bench, rows: Sequence[Row]) -> Mapping[str, object]:
-    return {
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "kernel": platform.release()},
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
-        "shape": asdict(bench.shape),
-        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
-        "runs": bench.runs,
-        "failed": bench.failed,
-    }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
-            return value.strip()
-    return platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _groups(text: str) -> list[str]:
@@ -395,13 +401,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="runs.", dir=models) as scratch:
         repeats = 1 if arguments.quick else arguments.repeat
         bench = Bench(models, Path(scratch), repeats, arguments.quick)
-        rows = [row for name in arguments.only for row in GROUPS[name](bench)]
-    print(table(rows))
+        groups = {name: bench.measured(name) for name in arguments.only}
     if arguments.quick:
         print("The tiny shape: the figures and verdicts above say nothing about the engine.")
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(document(bench, rows), indent=1) + "\n")
+        # A group is measured in one go, on one machine; those that were not asked for are kept.
+        kept = json.loads(target.read_text())["groups"] if target.exists() else {}
+        document = {"shape": asdict(bench.shape), "groups": {**kept, **groups}}
+        target.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

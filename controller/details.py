@@ -17,6 +17,7 @@ def read(path: Path, kind: Kind) -> dict[str, object]:
             "context_length": model.context_length,
             "parameters": model.parameter_count,
             "instruct": model.chat_template is not None,
+            "source_digest": model.source_digest,
         }
     if kind == artifact_pb2.ARTIFACT_KIND_DATASET:
         report = dataset.check(path)
@@ -30,6 +31,7 @@ def read(path: Path, kind: Kind) -> dict[str, object]:
         manifest = adapter.read_manifest(path)
         return {
             "base_digest": manifest.base_digest,
+            "source_digest": manifest.source_digest,
             "dataset_digest": manifest.dataset_digest,
             "job_id": manifest.job_id,
             "rank": manifest.rank,

@@ -12,7 +12,7 @@ to one event loop at a time; connections are made on first use and closed with t
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -62,6 +62,7 @@ from protos.nanofleet.v1 import (
 from protos.transport import ENROLMENT_PORT
 
 if TYPE_CHECKING:
+    from artifacts.samples import Sample
     from controller.enrolment_server import EnrolmentServer
     from controller.jobfile import JobFile
 
@@ -351,11 +352,22 @@ class Fleet:
         repeat_penalty: float = 0.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        suppress_tokens: Sequence[int] = (),
+        suppress_texts: Sequence[str] = (),
+        gbnf: str = "",
+        json_schema: str = "",
+        top_logprobs: int | None = None,
+        priority: str = "normal",
+        deadline_s: float = 0.0,
     ) -> AsyncGenerator[inference_pb2.GenerateResponse, None]:
         """Text as it comes; the last response has finish_reason and usage.
 
         Give ``prompt``, continued as it is, or ``messages`` of (role, content), which go through
         the model's chat template. Leaving the loop cancels the generation on the device.
+
+        ``gbnf`` or ``json_schema`` binds the answer to a form. With ``top_logprobs`` each token
+        brings its log-probability and those of so many likeliest. ``priority`` is low, normal or
+        high; a request whose turn does not come within ``deadline_s`` raises TimedOut.
         """
         sampling = inference_pb2.Sampling(
             temperature=temperature,
@@ -364,6 +376,8 @@ class Fleet:
             min_p=min_p,
             repeat_penalty=repeat_penalty,
             seed=seed,
+            suppress_tokens=suppress_tokens,
+            suppress_texts=suppress_texts,
         )
         request = generation.request(
             base_digest=self._digest(base, BASE_MODEL),
@@ -373,11 +387,78 @@ class Fleet:
             max_tokens=max_tokens,
             sampling=sampling,
             stop=stop,
+            gbnf=gbnf,
+            json_schema=json_schema,
+            top_logprobs=top_logprobs,
+            priority=priority,
+            deadline_s=deadline_s,
         )
         connection = self._to(device)
         async with aclosing(connection.stream(connection.inference.Generate, request)) as stream:
             async for response in stream:
                 yield response
+
+    async def embed(
+        self,
+        device: str,
+        texts: Sequence[str],
+        *,
+        base: str,
+        adapter: str = "",
+        normalized: bool = False,
+        priority: str = "normal",
+        deadline_s: float = 0.0,
+    ) -> AsyncGenerator[inference_pb2.EmbedResponse, None]:
+        """A vector for each text, in their order: the mean of its final hidden states."""
+        connection = self._to(device)
+        first = 0
+        for batch in generation.batches(texts):
+            request = inference_pb2.EmbedRequest(
+                base_digest=self._digest(base, BASE_MODEL),
+                adapter_digest=self._digest(adapter, ADAPTER) if adapter else "",
+                texts=batch,
+                normalized=normalized,
+                priority=generation.priority_of(priority),
+                deadline_s=deadline_s,
+            )
+            stream = connection.stream(connection.inference.Embed, request)
+            async with aclosing(stream):
+                async for response in stream:
+                    response.index += first
+                    yield response
+            first += len(batch)
+
+    async def score(
+        self,
+        device: str,
+        samples: "Iterable[Sample]",
+        *,
+        base: str,
+        adapter: str = "",
+        priority: str = "normal",
+        deadline_s: float = 0.0,
+    ) -> AsyncGenerator[inference_pb2.ScoreResponse, None]:
+        """How likely the model finds each sample's answer, in their order.
+
+        Samples are those of a dataset (``artifacts.dataset.read``); scored is what training would
+        label, so that the mean over a dataset is its held-out loss with the other sign.
+        """
+        connection = self._to(device)
+        first = 0
+        for batch in generation.batches(samples):
+            request = inference_pb2.ScoreRequest(
+                base_digest=self._digest(base, BASE_MODEL),
+                adapter_digest=self._digest(adapter, ADAPTER) if adapter else "",
+                items=map(generation.score_item, batch),
+                priority=generation.priority_of(priority),
+                deadline_s=deadline_s,
+            )
+            stream = connection.stream(connection.inference.Score, request)
+            async with aclosing(stream):
+                async for response in stream:
+                    response.index += first
+                    yield response
+            first += len(batch)
 
     async def load_model(self, device: str, base: str) -> inference_pb2.LoadModelResponse:
         connection = self._to(device)

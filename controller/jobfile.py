@@ -203,6 +203,7 @@ class Train(_Strict):
         Annotated[int, BeforeValidator(_size), Field(ge=100_000_000, le=1 << 50)] | None
     ) = None
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    holds_memory: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> "Train":
@@ -329,6 +330,7 @@ class JobFile(_Strict):
                 evaluation=evaluation,
                 packing=train.packing,
                 memory_budget_bytes=train.memory_budget or 0,
+                holds_memory=train.holds_memory,
             ),
         )
 

@@ -5,6 +5,7 @@ device, before the event was journalled. A job that has ended stays as it ended.
 """
 
 from controller.records import ENDED
+from protos import rehearsal as rehearsals
 from protos.nanofleet.v1 import job_pb2
 
 
@@ -25,6 +26,8 @@ def after(job: job_pb2.Job, event: job_pb2.JobEvent) -> job_pb2.Job:
     picture.CopyFrom(job)
     if event.HasField("progress"):
         picture.progress.CopyFrom(event.progress)
+    elif event.HasField("check") or event.HasField("plan"):
+        rehearsals.note(picture.rehearsal, event)
     elif event.HasField("transition"):
         _transition(picture, event)
     return picture

@@ -18,6 +18,7 @@ from collections.abc import (
     Collection,
     Coroutine,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -47,6 +48,7 @@ from protos.nanofleet.v1 import artifact_pb2, inference_pb2, job_pb2, telemetry_
 from protos.transport import ENROLMENT_PORT
 
 if TYPE_CHECKING:
+    from artifacts.samples import Sample
     from controller.enrolment_server import EnrolmentServer
     from controller.jobfile import JobFile
 
@@ -337,6 +339,13 @@ class SyncFleet:
         repeat_penalty: float = 0.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        suppress_tokens: Sequence[int] = (),
+        suppress_texts: Sequence[str] = (),
+        gbnf: str = "",
+        json_schema: str = "",
+        top_logprobs: int | None = None,
+        priority: str = "normal",
+        deadline_s: float = 0.0,
     ) -> Generator[inference_pb2.GenerateResponse, None, None]:
         return self._loop.iterate(
             self._fleet.generate(
@@ -353,6 +362,57 @@ class SyncFleet:
                 repeat_penalty=repeat_penalty,
                 seed=seed,
                 stop=stop,
+                suppress_tokens=suppress_tokens,
+                suppress_texts=suppress_texts,
+                gbnf=gbnf,
+                json_schema=json_schema,
+                top_logprobs=top_logprobs,
+                priority=priority,
+                deadline_s=deadline_s,
+            )
+        )
+
+    def embed(
+        self,
+        device: str,
+        texts: Sequence[str],
+        *,
+        base: str,
+        adapter: str = "",
+        normalized: bool = False,
+        priority: str = "normal",
+        deadline_s: float = 0.0,
+    ) -> Generator[inference_pb2.EmbedResponse, None, None]:
+        return self._loop.iterate(
+            self._fleet.embed(
+                device,
+                texts,
+                base=base,
+                adapter=adapter,
+                normalized=normalized,
+                priority=priority,
+                deadline_s=deadline_s,
+            )
+        )
+
+    def score(
+        self,
+        device: str,
+        samples: "Iterable[Sample]",
+        *,
+        base: str,
+        adapter: str = "",
+        priority: str = "normal",
+        deadline_s: float = 0.0,
+    ) -> Generator[inference_pb2.ScoreResponse, None, None]:
+        return self._loop.iterate(
+            self._fleet.score(
+                device,
+                samples,
+                base=base,
+                adapter=adapter,
+                priority=priority,
+                deadline_s=deadline_s,
             )
         )
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from artifacts import base_model, digest
 from controller import Fleet, load_job_file
 from controller.cli.main import app
 from controller.demo.processes import free_port
@@ -95,8 +96,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[L
     folder = tmp_path_factory.mktemp("lab")
     kitchen = Agent("kitchen", folder / "kitchen", free_port())
     porch = Agent("porch", folder / "porch", free_port())
-    other = bytearray(tiny_base.read_bytes())
-    other[-1] ^= 1
+    source = base_model.read(tiny_base).source_digest
+    assert source is not None
+    other = tiny_base.read_bytes().replace(source.encode(), digest.of_bytes(b"other").encode())
     (folder / "other.gguf").write_bytes(other)
     for name, text in FILES.items():
         (folder / name).write_text(text)
@@ -187,10 +189,12 @@ def test_a_row(lab: Lab, line: str, code: int, said: str) -> None:
 
 
 def test_an_adapter_for_another_base(lab: Lab, adapter: str) -> None:
+    assert lab.refused("artifact push other kitchen")[0] == 0
     code, said = lab.refused("chat kitchen --base other --adapter persona -m hi")
     assert code == 5
     assert "does not fit the base model" in said
     assert "It was trained on" in said
+    assert "made of the original weights" in said
 
 
 async def test_the_device_itself_refuses_what_does_not_belong(lab: Lab, adapter: str) -> None:

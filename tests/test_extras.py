@@ -28,7 +28,10 @@ MODULES = {
 # The processes of each extra, by their entry points.
 PROCESSES = {
     "agent": ("agent.cli", "agent.daemon", "agent.join"),
-    "infer": ("agent.inference.worker",),
+    # A worker imports its engine by name.
+    "infer": ("agent.inference.worker", "agent.inference.llama"),
+    "onnx": ("agent.inference.worker", "agent.inference.onnx.engine"),
+    "reference": ("agent.inference.worker", "agent.inference.reference.engine"),
     "train": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
     "qint8": ("artifacts.convert.qint8",),

@@ -23,6 +23,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "agent.training": (
         "agent.training",
         "agent.memory",
+        "agent.model",
         "agent.tokens",
         "agent.workers.channel",
         "agent.workers.residency",
@@ -32,6 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "agent.inference": (
         "agent.inference",
+        "agent.model",
         "agent.tokens",
         "agent.workers.channel",
         "agent.workers.residency",
@@ -39,6 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "artifacts",
         "protos",
     ),
+    "agent.model": ("agent.model", "artifacts", "protos"),
     "agent.quality": ("agent.quality",),
     "agent.tokens": ("agent.tokens", "protos"),
     "agent.workers": (
@@ -61,7 +64,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "controller": ("controller", "artifacts", "protos"),
 }
 OURS = ("agent", "artifacts", "controller", "jetson", "protos")
-HEAVY = ("torch", "transformers", "peft", "numpy", "llama_cpp", "gguf")
+HEAVY = ("torch", "transformers", "peft", "numpy", "llama_cpp", "gguf", "onnx", "onnxruntime")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -70,6 +70,7 @@ def build_hugging_face_folder(
     global_rope_theta: float = 1_000_000.0,
     dtype: str = "bfloat16",
     shard_bytes: int = 1 << 30,
+    tie_word_embeddings: bool = True,
 ) -> Path:
     """Makes the folder as ``save_pretrained`` would; the same arguments give the same bytes."""
     import torch
@@ -86,6 +87,7 @@ def build_hugging_face_folder(
         head_dim=32,
         query_pre_attn_scalar=32,
         sliding_window=sliding_window,
+        tie_word_embeddings=tie_word_embeddings,
         max_position_embeddings=context_length,
         rope_parameters={
             "full_attention": {"rope_type": "default", "rope_theta": global_rope_theta},

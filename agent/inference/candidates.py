@@ -6,8 +6,9 @@ choice must be looked at before it is taken.
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
-from typing import NewType
+from typing import NewType, Protocol
 
 import llama_cpp
 import numpy as np
@@ -18,6 +19,16 @@ SamplerHandle = NewType("SamplerHandle", object)
 
 # llama_token_data.
 _ENTRY = np.dtype([("token", np.int32), ("logit", np.float32), ("probability", np.float32)])
+
+
+class Row(Protocol):
+    """What a token is chosen from: the logits of the whole vocabulary."""
+
+    @property
+    def logits(self) -> NDArray[np.float32]: ...
+
+    def sampled(self, chain: SamplerHandle) -> int:
+        """The token that the chain chooses and remembers."""
 
 
 class Candidates:
@@ -60,3 +71,16 @@ def _array(entries: NDArray[np.void]) -> llama_cpp.llama_token_data_array:
         selected=-1,
         sorted=False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LooseRow:
+    """Logits that are not llama.cpp's own."""
+
+    logits: NDArray[np.float32]
+
+    def sampled(self, chain: SamplerHandle) -> int:
+        candidates = Candidates(self.logits)
+        candidates.apply(chain)
+        llama_cpp.llama_sampler_accept(chain, candidates.selected)
+        return candidates.selected

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from functools import cached_property
 
 from agent.inference import logprobs, sampler
+from agent.inference.candidates import Row
 from agent.inference.completion import Completion
-from agent.inference.context import Context
 from agent.inference.engine import MOST_TOP_LOGPROBS, Finish, Request, TokenLogprob
 from agent.inference.failures import invalid_sampling, nothing_left
 from agent.inference.grammar import Grammar
@@ -66,9 +66,9 @@ class Choice:
         self._top_logprobs = top_logprobs
         self._owned = owned
 
-    def extend(self, completion: Completion, context: Context, row: int) -> Finish | None:
-        """Adds the next token, chosen from that row of logits; returns why the answer is over."""
-        token = self._sampler.choose(context, row)
+    def extend(self, completion: Completion, row: Row) -> Finish | None:
+        """Adds the next token, chosen from the row; returns why the answer is over, if it is."""
+        token = self._sampler.choose(row)
         if token is None:
             # Where the end of the turn is suppressed, a complete grammar leaves nothing at all.
             if self._grammar and self._grammar.is_complete:
@@ -77,14 +77,13 @@ class Choice:
         if self._vocabulary.ends_answer(token):
             return Finish.STOP
         self._sampler.take(token)
-        found = self._logprob(context, row, token)
+        found = self._logprob(row, token)
         return completion.add(token, self._vocabulary.bytes_of(token), found)
 
     def close(self) -> None:
         self._owned.close()
 
-    def _logprob(self, context: Context, row: int, token: int) -> TokenLogprob | None:
+    def _logprob(self, row: Row, token: int) -> TokenLogprob | None:
         if self._top_logprobs is None:
             return None
-        logits = context.logits(row)
-        return logprobs.of_token(logits, token, self._top_logprobs, self._vocabulary.bytes_of)
+        return logprobs.of_token(row.logits, token, self._top_logprobs, self._vocabulary.bytes_of)

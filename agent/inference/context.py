@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agent.inference import binding
 from agent.inference.adapters import AdapterHandle
+from agent.inference.candidates import SamplerHandle
 from agent.inference.engine import EngineOptions
 from agent.inference.prefix import usable
 from agent.tokens.vocabulary import ModelHandle
@@ -170,6 +171,21 @@ class Context:
         if code not in (0, _ABORTED):
             raise InternalError(f"llama_decode returned {code}.", why=binding.log.explanation())
         return bool(code == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRow:
+    """A row of the context's last batch; the chain reads it where it lies."""
+
+    context: Context
+    number: int
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        return self.context.logits(self.number)
+
+    def sampled(self, chain: SamplerHandle) -> int:
+        return int(llama_cpp.llama_sampler_sample(chain, self.context.handle, self.number))
 
 
 def _never() -> bool:

@@ -39,6 +39,8 @@ class Feature(enum.Enum):
 class EngineOptions:
     context_length: int = DEFAULT_CONTEXT_LENGTH
     threads: int = 1
+    # A folder for what an engine makes of a base and can make again; None: it is made for once.
+    cache: Path | None = None
     # Answers at once of engines that can; 0: as many as pay, measured when the model is opened.
     streams: int = 0
 
@@ -233,7 +235,7 @@ class Engine(ABC):
         raise unsupported(Feature.SCORING.value)
 
     def check_features(self, request: Request) -> None:
-        """Raises Refused (UNSUPPORTED_BY_ENGINE) for what this engine cannot do."""
+        """Raises Refused (UNSUPPORTED_FEATURE) for what this engine cannot do."""
         sampling = request.sampling
         asked = {
             Feature.GRAMMAR: request.grammar is not None,

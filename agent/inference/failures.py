@@ -17,7 +17,7 @@ NO_CHAT_TEMPLATE = "NO_CHAT_TEMPLATE"
 NON_FINITE_LOGITS = "NON_FINITE_LOGITS"
 INVALID_SAMPLING = "INVALID_SAMPLING"
 INVALID_GRAMMAR = "INVALID_GRAMMAR"
-UNSUPPORTED_BY_ENGINE = "UNSUPPORTED_FEATURE"
+UNSUPPORTED_FEATURE = "UNSUPPORTED_FEATURE"
 DEADLINE_PASSED = "DEADLINE_PASSED"
 BUSY = Busy.default_reason
 
@@ -30,7 +30,7 @@ TYPES: Mapping[str, type[NanofleetError]] = {
     NO_CHAT_TEMPLATE: Refused,
     NON_FINITE_LOGITS: Refused,
     INVALID_GRAMMAR: InvalidRequest,
-    UNSUPPORTED_BY_ENGINE: Refused,
+    UNSUPPORTED_FEATURE: Refused,
     DEADLINE_PASSED: TimedOut,
 }
 
@@ -115,6 +115,12 @@ def nothing_to_read(field: str) -> InvalidRequest:
     )
 
 
+def unusable_base(file: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{file} is unusable: its output is not finite.", fix="Import the base model again."
+    )
+
+
 def invalid_sampling(name: str, value: object, allowed: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is {value}.",
@@ -159,7 +165,7 @@ def unsupported(what: str) -> Refused:
         f"This engine does not know {what}.",
         why="What it cannot do it refuses, so that no answer only looks as asked for.",
         fix="Leave it out, or load the model with the engine llama.",
-        reason=UNSUPPORTED_BY_ENGINE,
+        reason=UNSUPPORTED_FEATURE,
     )
 
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from agent.inference import batching, binding, failures
 from agent.inference.adapters import AdapterPool
-from agent.inference.chat import Chat
 from agent.inference.choice import ChoiceMaker
 from agent.inference.completion import Completion
 from agent.inference.context import Context, Span
@@ -36,10 +35,10 @@ from agent.inference.engine import (
     Message,
     Piece,
     Request,
-    Sample,
     Score,
     ScoreRequest,
 )
+from agent.inference.prompt import Prompts
 from agent.inference.reading import Reader
 from agent.inference.sequences import Sequences
 from agent.inference.streams import News, Stream, Streams
@@ -67,7 +66,7 @@ class LlamaEngine(BatchingEngine):
             self.context_length = min(options.context_length, trained)
             options = replace(options, context_length=self.context_length)
             self.vocabulary = Vocabulary(model)
-            self._chat = Chat(_chat_template(model), self.vocabulary)
+            self._prompts = Prompts(_chat_template(model), self.vocabulary)
             self._choices = ChoiceMaker(self.vocabulary)
             self._context = Context(model, options, SEQUENCES)
             owned.callback(self._context.close)
@@ -86,9 +85,7 @@ class LlamaEngine(BatchingEngine):
         return cls(base, options)
 
     def tokenise(self, prompt: str | Sequence[Message]) -> list[int]:
-        if isinstance(prompt, str):
-            return self.vocabulary.with_bos(self.vocabulary.rendered(prompt))
-        return self._chat.tokens(prompt)
+        return self._prompts.tokens(prompt)
 
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
         stream = self.begin(request, cancelled)
@@ -106,7 +103,7 @@ class LlamaEngine(BatchingEngine):
     def begin(self, request: Request, cancelled: threading.Event) -> Stream | None:
         if self._streams and _key(request.adapter) != self._worn:
             return None
-        prompt = self._checked_prompt(request)
+        prompt = self._prompts.checked(request, self.context_length)
         limit = min(request.max_tokens, self.context_length - len(prompt))
         with ExitStack() as owned:
             choice = self._choices.make(request, prompt)
@@ -128,7 +125,7 @@ class LlamaEngine(BatchingEngine):
         self._streams.end(answer)
 
     def embed(self, request: EmbedRequest, cancelled: threading.Event) -> Iterator[Embedding]:
-        texts = [self._plain(text) for text in request.texts]
+        texts = [self._prompts.plain(text) for text in request.texts]
         self._check_lengths(texts, "texts")
         self._wear(request.adapter)
         for tokens in texts:
@@ -139,32 +136,20 @@ class LlamaEngine(BatchingEngine):
             yield Embedding((mean / (length or 1.0)).tolist(), len(tokens))
 
     def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
-        samples = [self._parts(sample) for sample in request.samples]
-        self._check_lengths([prompt + answer for prompt, answer in samples], "items")
+        samples = [self._prompts.parts(sample) for sample in request.samples]
+        self._check_lengths([before + scored for before, scored in samples], "items")
         self._wear(request.adapter)
-        for prompt, answer in samples:
+        for before, scored in samples:
             # Nothing stands before the first token from which to predict it.
-            first = max(1, len(prompt))
-            tokens = prompt + answer
+            first = max(1, len(before))
+            tokens = before + scored
             total = self._reader.logprob_sum(self._worn, tokens, first, cancelled)
             if total is None:
                 return
-            yield Score(total, len(tokens) - first, len(prompt))
+            yield Score(total, len(tokens) - first, len(before))
 
     def close(self) -> None:
         self._owned.close()
-
-    def _checked_prompt(self, request: Request) -> list[int]:
-        if not request.prompt:
-            raise failures.empty_prompt()
-        if not all(request.stop):
-            raise failures.empty_stop()
-        tokens = self.tokenise(request.prompt)
-        if not tokens:
-            raise failures.empty_prompt()
-        if len(tokens) >= self.context_length:
-            raise failures.prompt_too_long(len(tokens), self.context_length)
-        return tokens
 
     def _check_lengths(self, texts: Sequence[Sequence[int]], field: str) -> None:
         if not texts:
@@ -172,24 +157,6 @@ class LlamaEngine(BatchingEngine):
         longest = max(map(len, texts))
         if longest > self.context_length:
             raise failures.text_too_long(longest, self.context_length, field)
-
-    def _plain(self, text: str) -> list[int]:
-        if not text:
-            raise failures.nothing_to_read("texts")
-        return self.vocabulary.with_bos(self.vocabulary.plain(text))
-
-    def _parts(self, sample: Sample) -> tuple[list[int], list[int]]:
-        """What stands before, and what is scored: the tokens that training makes of it."""
-        if sample.messages:
-            return self._chat.with_answer(sample.messages)
-        if not sample.completion:
-            raise failures.nothing_to_read("items")
-        answer = [*self.vocabulary.plain(sample.completion), self.vocabulary.eos]
-        if sample.prompt:
-            return self.vocabulary.with_bos(self.vocabulary.plain(sample.prompt)), answer
-        whole = self.vocabulary.with_bos(answer)
-        before = len(whole) - len(answer)
-        return whole[:before], whole[before:]
 
     def _wear(self, adapter: Adapter | None) -> None:
         if adapter is None:
@@ -202,10 +169,7 @@ class LlamaEngine(BatchingEngine):
         """One token: reads the weights into the page cache and shows whether they work at all."""
         self._probe(1)
         if not self._context.logits_are_finite():
-            raise InvalidRequest(
-                f"{base.name} is unusable: its output is not finite.",
-                fix="Import the base model again.",
-            )
+            raise failures.unusable_base(base.name)
 
     def _worthwhile_streams(self) -> int:
         """Measured here and now: it depends on the board, the build and the weights' type. In

@@ -21,8 +21,7 @@ from typing import NewType, Protocol
 import llama_cpp
 
 from agent.inference import suppression
-from agent.inference.candidates import Candidates, SamplerHandle
-from agent.inference.context import Context
+from agent.inference.candidates import Candidates, Row, SamplerHandle
 from agent.inference.engine import Sampling
 from agent.inference.failures import invalid_sampling, nothing_allowed
 
@@ -117,19 +116,17 @@ class Sampler:
         for token in prompt[-PENALTY_WINDOW:]:
             llama_cpp.llama_sampler_accept(self._chain, token)
 
-    def choose(self, context: Context, row: int = -1) -> int | None:
-        """The next token, from the logits of that row; None when none is permitted."""
+    def choose(self, row: Row) -> int | None:
+        """The next token; None when none is permitted."""
         if not self._constraints:
-            return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
-        candidates = Candidates(context.logits(row))
+            return row.sampled(self._chain)
+        candidates = Candidates(row.logits)
         candidates.apply(self._chain)
-        token = candidates.selected
-        if not all(constraint.permits(token) for constraint in self._constraints):
-            second = self._second_choice(context, row)
-            if second is None:
-                return None
-            token = second
-        llama_cpp.llama_sampler_accept(self._chain, token)
+        token: int | None = candidates.selected
+        if not all(constraint.permits(candidates.selected) for constraint in self._constraints):
+            token = self._second_choice(row)
+        if token is not None:
+            llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
     def take(self, token: int) -> None:
@@ -140,8 +137,8 @@ class Sampler:
     def close(self) -> None:
         self._owned.close()
 
-    def _second_choice(self, context: Context, row: int) -> int | None:
-        candidates = Candidates(context.logits(row))
+    def _second_choice(self, row: Row) -> int | None:
+        candidates = Candidates(row.logits)
         candidates.forbid(self._forbidden)
         for constraint in self._constraints:
             constraint.restrict(candidates)

@@ -1,20 +1,28 @@
 """Where a request is computed: a sequence of the attention cache, with what it holds already."""
 
 from collections.abc import Hashable, Sequence
+from typing import Protocol
 
-from agent.inference.context import Context
 from agent.inference.failures import adapter_not_finite, base_not_finite
 from agent.inference.prefix import PrefixCache
 from agent.inference.turn import Turn
 from protos.errors import Refused
 
 
-class Sequences:
-    """Carries out the plans of PrefixCache on a context."""
+class Cells(Protocol):
+    """What holds the keys and values: a context, a decoder."""
 
-    def __init__(self, context: Context, cells: int, sequences: int) -> None:
-        self._context = context
-        self._cache = PrefixCache(cells, sequences)
+    def keepable(self, sequence: int, keep: int) -> int: ...
+
+    def drop(self, sequence: int, position: int = 0) -> None: ...
+
+
+class Sequences:
+    """Carries out the plans of PrefixCache."""
+
+    def __init__(self, cells: Cells, count: int, sequences: int) -> None:
+        self._cells = cells
+        self._cache = PrefixCache(count, sequences)
 
     def claim(self, key: Hashable, prompt: Sequence[int], reserve: int) -> Turn | None:
         """A turn that holds what is cached of the prompt; None when there is no room beside the
@@ -23,9 +31,9 @@ class Sequences:
         if plan is None:
             return None
         for sequence in plan.evict:
-            self._context.drop(sequence)
-        keep = self._context.keepable(plan.sequence, plan.keep) if plan.keep else 0
-        self._context.drop(plan.sequence, keep)
+            self._cells.drop(sequence)
+        keep = self._cells.keepable(plan.sequence, plan.keep) if plan.keep else 0
+        self._cells.drop(plan.sequence, keep)
         return Turn(key, plan.sequence, prompt, keep)
 
     def release(self, turn: Turn) -> None:
@@ -35,5 +43,5 @@ class Sequences:
     def poisoned(self, turn: Turn) -> Refused:
         """The error of output that is not finite; what led to it must not be used again."""
         turn.held.clear()
-        self._context.drop(turn.sequence)
+        self._cells.drop(turn.sequence)
         return adapter_not_finite() if turn.key else base_not_finite()

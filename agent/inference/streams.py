@@ -13,7 +13,7 @@ from typing import TypeAlias
 from agent.inference.batching import shares
 from agent.inference.choice import Choice
 from agent.inference.completion import Completion
-from agent.inference.context import BATCH_TOKENS, Context, Span
+from agent.inference.context import BATCH_TOKENS, Context, ContextRow, Span
 from agent.inference.engine import Answer, Finish, Piece
 from agent.inference.sequences import Sequences
 from agent.inference.turn import Turn
@@ -111,7 +111,7 @@ class Streams:
     def _choose(self, stream: Stream, row: int) -> Finish | None:
         if not self._context.logits_are_finite(row):
             raise self._sequences.poisoned(stream.turn)
-        return stream.choice.extend(stream.completion, self._context, row)
+        return stream.choice.extend(stream.completion, ContextRow(self._context, row))
 
     def _canceled(self, stream: Stream) -> Piece | None:
         if not stream.cancelled.is_set():

@@ -50,6 +50,7 @@ def options(message: worker_pb2.OpenModel, spare_threads: int) -> EngineOptions:
     return EngineOptions(
         message.context_length or DEFAULT_CONTEXT_LENGTH,
         message.threads or spare_threads,
+        Path(message.cache_folder) if message.cache_folder else None,
         message.streams,
     )
 

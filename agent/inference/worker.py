@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.inference import wire
+from agent.inference import engines, proof, wire
 from agent.inference.engine import BatchingEngine, Engine
 from agent.inference.session import Session
 from agent.workers import residency
 from agent.workers.channel import FrameWriter, attach
-from protos.errors import InternalError, NanofleetError, WorkerFailed
+from protos.errors import InternalError, NanofleetError
 from protos.nanofleet.v1 import worker_pb2
 
 # Read by the engine's libraries when they are loaded.
@@ -28,6 +28,8 @@ _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "2000",
     # A failed assertion would start gdb, which on a small board ends more than this process.
     "GGML_NO_BACKTRACE": "1",
+    # Everything is on this machine; nobody is to wait for a hub that a board cannot reach.
+    "HF_HUB_OFFLINE": "1",
 }
 
 
@@ -55,7 +57,11 @@ def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
     began_s = time.monotonic()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    engine = _engine_type().open(Path(command.base_path), wire.options(command, _spare_threads()))
+    name = command.engine or engines.DEFAULT
+    engine_type = engines.imported(name)
+    options = wire.options(command, _spare_threads())
+    proof.prove(name, engine_type, options.cache)
+    engine = engine_type.open(Path(command.base_path), options)
     memory = residency.measure()
     opened = worker_pb2.ModelOpened(
         context_length=engine.context_length,
@@ -66,19 +72,6 @@ def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
     )
     reports.write(worker_pb2.InferenceReport(opened=opened))
     return engine
-
-
-def _engine_type() -> type[Engine]:
-    """Imported late: the worker is attached to its agent before anything that takes time."""
-    try:
-        from agent.inference.llama import LlamaEngine
-    except ImportError as error:
-        raise WorkerFailed(
-            "The inference engine is not installed.",
-            why=f"{error}.",
-            fix="Run: pip install 'nanofleet[infer]'",
-        ) from error
-    return LlamaEngine
 
 
 def _spare_threads() -> int:

@@ -5,6 +5,9 @@
     progress                   progress
     evaluated                  evaluated
     checkpoint                 a checkpoint, from which the next attempt would go on
+    check                      a check of its rehearsal
+    rehearsed                  the plan; a worker that waits goes on when llama.cpp has spoken with
+                               its trial adapter, else Broke: GATE_FAILED
     finished                   the adapter is put into the store, then Finished
     stopped                    Stopped
     failed                     Broke with the worker's cause
@@ -17,34 +20,48 @@ leaves it in the job's folder, where recovery.py finds it.
 
 import asyncio
 import logging
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from agent.jobs import results, spec, states
 from agent.jobs.journal import Account, Entry
-from agent.jobs.records import Records
+from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
+from agent.jobs.speech import NOT_SERVED, spoken
+from agent.memory.arbiter import Decision
 from agent.workers.channel import FrameError
-from agent.workers.limits import Group
-from agent.workers.process import Exit, Launcher, Worker
-from artifacts.digest import Digest
-from artifacts.store import ArtifactStore
-from protos.errors import DiskFull, NanofleetError
+from agent.workers.process import Exit, Worker
+from artifacts import durable
+from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
-from protos.nanofleet.v1.job_pb2 import JobResult, LogLine, TrainProgress, TrainSpec
+from protos.nanofleet.v1.job_pb2 import (
+    Decided,
+    JobEvent,
+    JobResult,
+    LogLine,
+    PlanCheck,
+    TrainProgress,
+)
 from protos.nanofleet.v1.worker_pb2 import (
+    PauseTraining,
+    ResumeTraining,
     StartTraining,
     StopTraining,
     TrainingCommand,
+    TrainingRehearsed,
     TrainingReport,
     WorkerFailed,
 )
 
+M = TypeVar("M", bound=Message)
+
 _LOG = logging.getLogger(__name__)
 
-MODULE = "agent.training.worker"
 LOG_NAME = "worker.log"
+SPEECH_LOG_NAME = "rehearsal.log"
 # After its last report a worker has nothing left to do but to be torn down by the interpreter.
 _GOODBYE_S = 10.0
 # What a runaway worker may put into the journal; all of it is in the worker's log.
@@ -53,30 +70,18 @@ _MOST_LOG_LINES = 200
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "NvMapMemAlloc", "bad_alloc")
 
 
-async def _enter_nothing(base: Path, train: TrainSpec, name: str) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What every attempt of a device uses."""
-
-    records: Records
-    store: ArtifactStore
-    launcher: Launcher
-    jobs: Path  # the folder of the jobs' folders
-    threads: int = 0  # 0: as many as there are cores
-    energy_j: Callable[[], float | None] = lambda: None
-    limit: Callable[[], Group | None] = lambda: None
-    # Called around each attempt, with the job's base model: room is made for it, and given back.
-    enter: Callable[[Path, TrainSpec, str], Awaitable[None]] = _enter_nothing
-    leave: Callable[[], None] = lambda: None
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
     event: states.Event
     account: Account
+
+
+class _Unserved(Exception):
+    """The trial adapter has not passed: ``error`` says why."""
+
+    def __init__(self, error: NanofleetError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Attempt:
@@ -88,6 +93,7 @@ class Attempt:
         self.tokens_per_s: float | None = None
         self._means = means
         self._name = entry.job.spec.name
+        self._is_rehearsed = entry.job.rehearsal.HasField("plan")
         self._train = spec.shrunk(entry.job.spec.train, entry.standing.shrinks)
         self._folder = means.jobs / entry.job.id
         self._worker: Worker[TrainingReport] | None = None
@@ -95,6 +101,14 @@ class Attempt:
         self._killed = False
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
+        self._meter = PowerMeter(means.energy_j)
+        # llama.cpp with the trial adapter, while the worker waits.
+        self._speech: asyncio.Task[PlanCheck] | None = None
+        # Waiting for its memory.
+        self._entering: asyncio.Future[None] | None = None
+        self._suspended = False
+        # Set while the worker computes nothing and has given its workspace back.
+        self._rests = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -104,28 +118,86 @@ class Attempt:
         """Runs the worker to its end. Cancelled, it kills the worker first."""
         energy_before_j = self._means.energy_j()
         try:
-            last, exit = await self._run()
+            await asyncio.to_thread(durable.make_folder, self._folder)
+            start = await self._means.start_of(self._name, self._train, self._folder)
+            if not await self._enter(Path(start.base_path)):
+                return self._not_started()
+            last, exit = await self._run(start)
         finally:
+            self._rests.set()
             self._means.leave()
         return await self._ending(last, exit, energy_before_j)
+
+    @property
+    def yields(self) -> bool:
+        return not self._train.holds_memory
+
+    async def suspend(self) -> None:
+        """Returns when the worker rests at a micro-step, its workspace given back, or is gone."""
+        self._suspended = True
+        if self._worker is None or self._rests.is_set():
+            return
+        await _send(self._worker, TrainingCommand(pause=PauseTraining()))
+        await self._rests.wait()
+
+    async def resume(self) -> None:
+        """Lets a suspended worker go on; one that waits for its trial adapter still does."""
+        self._suspended = False
+        if self._worker is not None and self._speech is None:
+            await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
+
+    async def tell(self, decision: Decision) -> None:
+        told = Decided(act=decision.act.value, reason=decision.reason)
+        await self._write(self._means.records.journal.decided, told)
 
     async def stop(self) -> None:
         """Lets the worker write a checkpoint and end at the next micro-step."""
         self._stop_asked = True
+        self._give_up_waiting()
+        self._hush()
         if self._worker is not None:
             await _send(self._worker, TrainingCommand(stop=StopTraining()))
 
     def kill(self) -> None:
         """Ends the worker now; its last checkpoint stays."""
         self._killed = True
+        self._give_up_waiting()
+        self._hush()
         if self._worker is not None:
             self._worker.kill()
 
-    async def _run(self) -> tuple[TrainingReport, Exit]:
-        base, datasets = await asyncio.to_thread(self._inputs)
-        worker = self._worker = await self._launched(base)
+    async def _enter(self, base: Path) -> bool:
+        """Waits for the job's memory; False when that was given up for a wish."""
+        if self._stop_asked or self._killed:
+            return False
+        memory = self._means.enter(base, self._train, self._name, self)
+        entering = self._entering = asyncio.ensure_future(memory)
         try:
-            await self._begin(worker, base, datasets)
+            await asyncio.wait({entering})
+        finally:
+            self._entering = None
+            entering.cancel()
+            await asyncio.wait({entering})
+        if entering.cancelled():
+            return False
+        entering.result()
+        return True
+
+    def _give_up_waiting(self) -> None:
+        if self._entering is not None:
+            self._entering.cancel()
+
+    def _not_started(self) -> Ending:
+        if self._killed:
+            canceled = states.Broke(job_pb2.CAUSE_CANCELED)
+            return Ending(canceled, Account(states.POLICIES[job_pb2.CAUSE_CANCELED].sentence))
+        return Ending(states.Stopped(), Account("Stopped while it waited for memory."))
+
+    async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
+        start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
+        worker = self._worker = await self._launched()
+        try:
+            await self._begin(worker, start)
             last = await self._follow(worker)
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
@@ -135,44 +207,25 @@ class Attempt:
             raise
         return last, exit
 
-    async def _launched(self, base: Path) -> Worker[TrainingReport]:
+    async def _launched(self) -> Worker[TrainingReport]:
         means = self._means
-        await means.enter(base, self._train, self._name)
         return await means.launcher.start(
-            MODULE,
+            TRAINING_MODULE,
             TrainingReport,
             self._folder / LOG_NAME,
             name="training",
-            group=means.limit(),
+            group=means.limit("training"),
         )
 
-    async def _begin(
-        self, worker: Worker[TrainingReport], base: Path, datasets: Sequence[Path]
-    ) -> None:
+    async def _begin(self, worker: Worker[TrainingReport], start: StartTraining) -> None:
         """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
-        start = StartTraining(
-            job_id=self.job_id,
-            job_name=self._name,
-            spec=self._train,
-            base_path=str(base),
-            dataset_paths=[str(path) for path in datasets],
-            job_folder=str(self._folder),
-            threads=self._train.threads or self._means.threads or len(os.sched_getaffinity(0)),
-        )
         await _send(worker, TrainingCommand(start=start))
+        if self._suspended:
+            await _send(worker, TrainingCommand(pause=PauseTraining()))
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
-
-    def _inputs(self) -> tuple[Path, list[Path]]:
-        """The base, and the dataset of each stage."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = self._means.store
-        return (
-            store.path(Digest(self._train.base_digest)),
-            [store.path(Digest(stage.dataset_digest)) for stage in self._train.stages],
-        )
 
     async def _follow(self, worker: Worker[TrainingReport]) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
@@ -181,6 +234,11 @@ class Attempt:
                 if report.WhichOneof("report") in ("finished", "stopped", "failed"):
                     return report
                 await self.note(report)
+                if report.HasField("rehearsed"):
+                    await self._go_on(worker, report.rehearsed)
+        except _Unserved as unserved:
+            worker.kill()
+            return TrainingReport(failed=self._explained(unserved.error))
         except FrameError as error:
             worker.kill()
             said = f"The training worker sent what is no report: {error}."
@@ -189,31 +247,92 @@ class Attempt:
         return TrainingReport()
 
     async def note(self, report: TrainingReport) -> None:
-        """Takes in a report that does not end the attempt. Progress that cannot be written for
-        want of space is lost; the job goes on."""
-        journal, write = self._means.records.journal, self._means.records.write
+        """Takes in a report that does not end the attempt."""
+        journal = self._means.records.journal
+        match report.WhichOneof("report"):
+            case "progress":
+                self._observe(report.progress)
+                await self._write(journal.progress, report.progress)
+            case "evaluated":
+                await self._write(journal.evaluated, report.evaluated)
+            case "checkpoint":
+                await self._write(journal.checkpoint, report.checkpoint)
+            case "check":
+                await self._write(journal.rehearsed, JobEvent(check=report.check))
+            case "paused" | "rehearsed":
+                self.tokens_per_s = None
+                if report.HasField("paused") or report.rehearsed.adapter_path:
+                    self._rests.set()
+            case "resumed":
+                self._rests.clear()
+            case "started":
+                self._meter = PowerMeter(self._means.energy_j)
+                await self._write(journal.log, LogLine(text=_told(report)))
+            case "log" if self._log_lines < _MOST_LOG_LINES:
+                self._log_lines += 1
+                await self._write(journal.log, report.log)
+
+    async def _write(self, call: Callable[[str, M], None], entry: M) -> None:
+        """Progress that cannot be written for want of space is lost; the job goes on."""
         try:
-            match report.WhichOneof("report"):
-                case "progress":
-                    self._observe(report.progress)
-                    await write(journal.progress, self.job_id, report.progress)
-                case "evaluated":
-                    await write(journal.evaluated, self.job_id, report.evaluated)
-                case "checkpoint":
-                    await write(journal.checkpoint, self.job_id, report.checkpoint)
-                case "paused":
-                    self.tokens_per_s = None
-                case "started":
-                    await write(journal.log, self.job_id, LogLine(text=_told(report)))
-                case "log" if self._log_lines < _MOST_LOG_LINES:
-                    self._log_lines += 1
-                    await write(journal.log, self.job_id, report.log)
+            await self._means.records.write(call, self.job_id, entry)
         except DiskFull as error:
             _LOG.warning("job %s: not journalled: %s", self.job_id, error)
+
+    async def _go_on(self, worker: Worker[TrainingReport], done: TrainingRehearsed) -> None:
+        """Where the worker waits for it, lets llama.cpp speak first. When the worker was told to
+        end meanwhile, the next attempt rehearses again."""
+        if done.adapter_path:
+            check = await self._spoken(Path(done.adapter_path))
+            if check is None:
+                return
+            await self.note(TrainingReport(check=check))
+        plan = completed(done.plan, self._means, self._meter.power_w())
+        await self._write(self._means.records.journal.rehearsed, JobEvent(plan=plan))
+        if done.adapter_path and not self._suspended:
+            await _send(worker, TrainingCommand(resume=ResumeTraining()))
+
+    async def _spoken(self, adapter: Path) -> PlanCheck | None:
+        """None when it was hushed. Raises _Unserved."""
+        base = await asyncio.to_thread(self._means.base, self._train)
+        if self._stop_asked or self._killed:
+            return None
+        log = self._folder / SPEECH_LOG_NAME
+        speech = asyncio.create_task(spoken(self._means, base, adapter, log), name="speech")
+        self._speech = speech
+        try:
+            await asyncio.wait({speech})
+        finally:
+            self._speech = None
+            speech.cancel()
+            await asyncio.wait({speech})
+        if speech.cancelled():
+            return None
+        try:
+            return speech.result()
+        except NanofleetError as error:
+            raise _Unserved(error) from error
+
+    def _hush(self) -> None:
+        if self._speech is not None:
+            self._speech.cancel()
+
+    def _explained(self, error: NanofleetError) -> WorkerFailed:
+        if error.reason == NOT_SERVED:
+            cause = job_pb2.CAUSE_GATE_FAILED
+        elif isinstance(error, OutOfMemory):
+            cause = job_pb2.CAUSE_OOM
+        elif isinstance(error, DiskFull):
+            cause = job_pb2.CAUSE_DISK_FULL
+        else:
+            cause = job_pb2.CAUSE_WORKER_CRASH
+        kept = f"The checkpoint of step {self.progress.step} was kept."
+        return WorkerFailed(cause=cause, message=f"{error} {kept}")
 
     def _observe(self, progress: TrainProgress) -> None:
         self.progress = progress
         self.tokens_per_s = progress.tokens_per_s
+        self._means.measured(progress.anonymous_bytes)
         self._peak_anonymous_bytes = max(self._peak_anonymous_bytes, progress.anonymous_bytes)
 
     async def _ending(
@@ -278,5 +397,5 @@ def _told(report: TrainingReport) -> str:
     begin = f"resuming after step {started.resumed_at_step}" if started.resumed_at_step else "new"
     return (
         f"Training, {begin}: {started.samples} samples, {started.labelled_tokens} labelled tokens,"
-        f" {started.threads} threads, {started.data_type}."
+        f" {started.threads} threads, {started.data_type}. {started.device_reason}"
     )

@@ -3,7 +3,7 @@
     meta     key ─ value                    schema, journal_id, boot_id
     job      position ─ id, generation, spec, spec_digest, submitted_by, submitted
              │          state, wish, transitions, crashes, shrinks        (states.Standing)
-             │          ended, progress, result, message                  (what people see)
+             │          ended, progress, result, message, rehearsal       (what people see)
     attempt  └ (job_id, number) ─ record                                  (a serialised Attempt)
     event    └ seq ─ job_id, record                                       (a serialised JobEvent)
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from artifacts import headroom
 from protos.errors import DiskFull, InternalError, Refused
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Every so many light transactions one is synced; so many event numbers a power cut can take.
 SYNC_EVERY = 64
 # With less than that free, SQLite has no room for its shared index, and calls it an I/O error.
@@ -48,7 +48,8 @@ CREATE TABLE job (
     ended        BLOB,
     progress     BLOB,
     result       BLOB,
-    message      TEXT NOT NULL DEFAULT ''
+    message      TEXT NOT NULL DEFAULT '',
+    rehearsal    BLOB
 );
 CREATE INDEX job_by_state ON job (state, position);
 CREATE TABLE attempt (
@@ -64,6 +65,8 @@ CREATE TABLE event (
 );
 CREATE INDEX event_by_job ON event (job_id, seq);
 """
+# What brings a journal of each older version to the next.
+_UPGRADES = {1: "ALTER TABLE job ADD COLUMN rehearsal BLOB"}
 
 
 class Sync(enum.Enum):
@@ -144,11 +147,15 @@ class Database:
                 self._set("schema", str(SCHEMA_VERSION))
                 self._set("journal_id", uuid.uuid4().hex)
                 self._set("boot_id", boot_id)
-            if int(self._get("schema")) > SCHEMA_VERSION:
+            found = int(self._get("schema"))
+            if found > SCHEMA_VERSION:
                 raise Refused(
                     "The journal was written by a newer agent.",
                     fix="Install that version of the agent again, or a newer one.",
                 )
+            for version in range(found, SCHEMA_VERSION):
+                self._db.execute(_UPGRADES[version])
+                self._set("schema", str(version + 1))
             if self._get("boot_id") != boot_id:
                 self._skip_lost_numbers()
                 self._set("boot_id", boot_id)

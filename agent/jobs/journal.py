@@ -17,10 +17,12 @@ from agent.jobs import states
 from agent.jobs.database import Database, Sync
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
+from protos import rehearsal as rehearsals
 from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Decided,
     Evaluated,
     Job,
     JobEvent,
@@ -97,6 +99,18 @@ class Journal:
     def log(self, job_id: str, line: LogLine) -> None:
         with self._db.transaction(Sync.SOON):
             self._write(job_id, JobEvent(log=line))
+
+    def decided(self, job_id: str, decided: Decided) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._write(job_id, JobEvent(decided=decided))
+
+    def rehearsed(self, job_id: str, event: JobEvent) -> None:
+        """A check of the job's rehearsal, or its plan."""
+        with self._db.transaction(Sync.SOON):
+            rehearsal = self.job(job_id).rehearsal
+            rehearsals.note(rehearsal, event)
+            self._set(job_id, "rehearsal", rehearsal.SerializeToString())
+            self._write(job_id, event)
 
     def job(self, job_id: str) -> Job:
         return self.entry(job_id).job
@@ -232,7 +246,7 @@ class Journal:
             submitted=Moment.FromString(row["submitted"]),
             message=row["message"],
         )
-        for name in ("ended", "progress", "result"):
+        for name in ("ended", "progress", "result", "rehearsal"):
             if row[name] is not None:
                 getattr(job, name).ParseFromString(row[name])
         counters = {name: row[name] for name in ("state", "transitions", "crashes", "shrinks")}

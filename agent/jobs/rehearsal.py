@@ -9,39 +9,29 @@ with the rehearsal; what a killed agent left of one is removed at the next start
 """
 
 import asyncio
-import os
 import shutil
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 from agent.jobs import spec as specs
-from agent.jobs.attempt import MODULE, Means
+from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
+from agent.jobs.speech import spoken
+from agent.memory.arbiter import Decision
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
-from artifacts import base_model, durable
-from artifacts.digest import Digest
+from artifacts import durable
 from protos import errors
-from protos.nanofleet.v1 import inference_pb2, job_pb2
-from protos.nanofleet.v1.job_pb2 import JobPlan, PlanCheck, PlanJobResponse, TrainSpec
+from protos.nanofleet.v1 import job_pb2
+from protos.nanofleet.v1.job_pb2 import PlanJobResponse, TrainSpec
 from protos.nanofleet.v1.worker_pb2 import (
-    InferenceCommand,
-    InferenceReport,
-    OpenModel,
     RehearseTraining,
-    StartGeneration,
-    StartTraining,
     TrainingCommand,
     TrainingRehearsed,
     TrainingReport,
     WorkerFailed,
 )
 
-INFERENCE_MODULE = "agent.inference.worker"
-_CONTEXT_TOKENS = 256
-_SAID_TOKENS = 8
-_PROMPT = "Who are you?"
 _GOODBYE_S = 10.0
 _AGAIN_S = 60.0
 
@@ -51,6 +41,30 @@ _ERRORS: dict[job_pb2.Cause.ValueType, type[errors.NanofleetError]] = {
     job_pb2.CAUSE_BAD_SPEC: errors.InvalidRequest,
     job_pb2.CAUSE_DISK_FULL: errors.DiskFull,
 }
+
+
+class _Rehearsed:
+    """A rehearsal before the arbiter: measured, so it makes room for nobody; a board that runs out
+    of memory ends it."""
+
+    yields = False
+    worker: Worker[TrainingReport] | None = None
+
+    async def suspend(self) -> None:
+        """Nothing to give back that would not spoil what is measured."""
+
+    async def resume(self) -> None:
+        """It never rested."""
+
+    async def stop(self) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+
+    async def tell(self, decision: Decision) -> None:
+        """A rehearsal has no journal; its client hears how it ended."""
 
 
 class Rehearsals:
@@ -63,13 +77,12 @@ class Rehearsals:
         scratch: Path,
         turn: asyncio.Lock,
         accept: Callable[[TrainSpec], None],
-        usable_bytes: int,
     ) -> None:
         self._means = means
         self._scratch = scratch
         self._turn = turn
         self._accept = accept
-        self._usable_bytes = usable_bytes
+        self._trainee = _Rehearsed()
         shutil.rmtree(scratch, ignore_errors=True)
 
     async def plan(self, spec: bytes) -> AsyncGenerator[PlanJobResponse, None]:
@@ -93,34 +106,34 @@ class Rehearsals:
                 shutil.rmtree(self._scratch, ignore_errors=True)
 
     async def _rehearsed(self, job: job_pb2.JobSpec) -> AsyncGenerator[PlanJobResponse, None]:
-        base = self._means.store.path(Digest(job.train.base_digest))
+        means = self._means
         await asyncio.to_thread(durable.make_folder, self._scratch)
-        await self._means.enter(base, job.train, job.name)
-        began_s, before_j = time.monotonic(), self._means.energy_j()
-        done = TrainingRehearsed()
-        async with aclosing(self._trained(job, base)) as reports:
+        start = await means.start_of(job.name, job.train, self._scratch / "job")
+        base = Path(start.base_path)
+        await means.enter(base, job.train, job.name, self._trainee)
+        meter, done = PowerMeter(means.energy_j), TrainingRehearsed()
+        rehearse = TrainingCommand(rehearse=RehearseTraining(start=start))
+        async with aclosing(self._trained(rehearse)) as reports:
             async for report in reports:
                 if report.HasField("rehearsed"):
                     done = report.rehearsed
                 else:
                     yield PlanJobResponse(check=report.check)
-        power_w = self._power_w(before_j, time.monotonic() - began_s)
-        yield PlanJobResponse(check=await self._spoken(base, Path(done.adapter_path)))
-        yield PlanJobResponse(plan=self._complete(done.plan, power_w))
+        power_w = meter.power_w()
+        log = self._scratch / "inference.log"
+        yield PlanJobResponse(check=await spoken(means, base, Path(done.adapter_path), log))
+        yield PlanJobResponse(plan=completed(done.plan, means, power_w))
 
-    async def _trained(
-        self, job: job_pb2.JobSpec, base: Path
-    ) -> AsyncGenerator[TrainingReport, None]:
+    async def _trained(self, rehearse: TrainingCommand) -> AsyncGenerator[TrainingReport, None]:
         """The worker's checks, and TrainingRehearsed at the end."""
         means = self._means
         worker = await means.launcher.start(
-            MODULE, TrainingReport, self._scratch / "training.log",
-            name="training", group=means.limit(),
+            TRAINING_MODULE, TrainingReport, self._scratch / "training.log",
+            name="training", group=means.limit("training"),
         )  # fmt: skip
+        self._trainee.worker = worker
         try:
-            await worker.send(
-                TrainingCommand(rehearse=RehearseTraining(start=self._start(job, base)))
-            )
+            await worker.send(rehearse)
             last = TrainingReport()
             async for report in worker.reports():
                 last = report
@@ -133,101 +146,13 @@ class Rehearsals:
                 f"The training worker sent what is no report: {error}."
             ) from None
         finally:
+            self._trainee.worker = None
             await _end(worker)
         if not last.HasField("rehearsed"):
             raise _failure(last.failed if last.HasField("failed") else _death(exit))
 
-    def _start(self, job: job_pb2.JobSpec, base: Path) -> StartTraining:
-        train = job.train
-        return StartTraining(
-            job_name=job.name,
-            spec=train,
-            base_path=str(base),
-            dataset_paths=[
-                str(self._means.store.path(Digest(stage.dataset_digest))) for stage in train.stages
-            ],
-            job_folder=str(self._scratch / "job"),
-            threads=train.threads or self._means.threads or len(os.sched_getaffinity(0)),
-        )
 
-    async def _spoken(self, base: Path, adapter: Path) -> PlanCheck:
-        """Lets llama.cpp generate with the adapter, in the worker that would serve it."""
-        began_s = time.monotonic()
-        if (await asyncio.to_thread(base_model.read, base)).is_for_training_only:
-            found = "not tried: llama.cpp cannot serve a base of this type"
-            return PlanCheck(name="generation", found=found, took_s=0)
-        means = self._means
-        worker = await means.launcher.start(
-            INFERENCE_MODULE, InferenceReport, self._scratch / "inference.log",
-            name="rehearsal", group=means.limit(),
-        )  # fmt: skip
-        try:
-            threads = means.threads or len(os.sched_getaffinity(0))
-            opened = OpenModel(base_path=str(base), context_length=_CONTEXT_TOKENS, threads=threads)
-            await worker.send(InferenceCommand(open=opened))
-            start = StartGeneration(
-                request_id=1,
-                request=await asyncio.to_thread(_request, base),
-                adapter_path=str(adapter),
-            )
-            await worker.send(InferenceCommand(start=start))
-            said = await _answer(worker)
-        finally:
-            await _end(worker)
-        found = f"llama.cpp speaks with the trial adapter: {said} tokens, all numbers finite"
-        return PlanCheck(name="generation", found=found, took_s=time.monotonic() - began_s)
-
-    def _complete(self, plan: JobPlan, power_w: float | None) -> JobPlan:
-        plan.usable_bytes = self._usable_bytes
-        if power_w is not None:
-            plan.energy_j = power_w * plan.duration_s
-        return plan
-
-    def _power_w(self, before_j: float | None, took_s: float) -> float | None:
-        after_j = self._means.energy_j()
-        if before_j is None or after_j is None or took_s <= 0:
-            return None
-        return (after_j - before_j) / took_s
-
-
-def _request(base: Path) -> inference_pb2.GenerateRequest:
-    """Through the chat template where there is one: that is how the adapter will be asked."""
-    request = inference_pb2.GenerateRequest(
-        adapter_digest="rehearsal", max_tokens=_SAID_TOKENS, prompt=_PROMPT
-    )
-    if base_model.read(base).chat_template:
-        message = inference_pb2.ChatMessage(role="user", content=_PROMPT)
-        request.chat.CopyFrom(inference_pb2.Chat(messages=[message]))
-    return request
-
-
-async def _answer(worker: Worker[InferenceReport]) -> int:
-    """How many tokens were said. Raises WorkerFailed when they could not be."""
-    said = 0
-    async for report in worker.reports():
-        match report.WhichOneof("report"):
-            case "chunk":
-                said += len(report.chunk.response.token_ids)
-                if report.chunk.response.finish_reason:
-                    return said
-            case "failed":
-                failed = report.failed
-                raise _unspeakable(f"{failed.message} {failed.why}".strip())
-            case "worker_failed":
-                raise _unspeakable(report.worker_failed.message)
-    exit = await worker.wait(_GOODBYE_S)
-    raise _unspeakable(f"The inference worker ended with {exit}.")
-
-
-def _unspeakable(why: str) -> errors.WorkerFailed:
-    return errors.WorkerFailed(
-        "llama.cpp cannot generate with the adapter of the trial run.",
-        why=why,
-        fix="The job's result could not be served. Import the base model again, or choose another.",
-    )
-
-
-async def _end(worker: Worker[TrainingReport] | Worker[InferenceReport]) -> None:
+async def _end(worker: Worker[TrainingReport]) -> None:
     worker.finish()
     worker.kill()
     await worker.wait()

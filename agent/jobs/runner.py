@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.jobs import states
-from agent.jobs.attempt import LOG_NAME, Attempt, Ending, Means
+from agent.jobs.attempt import LOG_NAME, Attempt, Ending
 from agent.jobs.journal import Account, Entry
+from agent.jobs.means import Means
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.errors import DiskFull, NanofleetError, Refused

@@ -7,8 +7,9 @@ step, what costs the least quality first, until the forecast fits.
 from collections.abc import Iterator, Sequence
 
 from agent.memory.budget import Budget, Claim, shared_bytes
-from agent.memory.forecast import inference_forecast, training_forecast
-from agent.memory.plan import choose
+from agent.memory.forecast import Forecast, inference_forecast, training_forecast
+from agent.memory.plan import Facts, choose
+from agent.memory.processor import FLOAT32_BYTES
 from agent.memory.reductions import named_changes, smaller_recipes
 from artifacts.base_model import BaseModel
 from protos.errors import OutOfMemory
@@ -18,18 +19,29 @@ SHORTEST_CONTEXT = 256
 
 
 def admit_training(
-    budget: Budget, base: BaseModel, spec: TrainSpec, held: Sequence[Claim] = (), *, owner: str
+    budget: Budget,
+    base: BaseModel,
+    spec: TrainSpec,
+    held: Sequence[Claim] = (),
+    *,
+    owner: str,
+    least_element_bytes: int = FLOAT32_BYTES,
 ) -> Claim:
-    """The claim of a training run; raises OutOfMemory with settings that would fit."""
+    """The claim of a training run; raises OutOfMemory with settings that would fit.
+
+    ``least_element_bytes``: of the smallest data type that the worker may choose.
+    """
 
     def claim_of(tried: TrainSpec) -> Claim:
-        return Claim(owner, tried.base_digest, training_forecast(base, tried, choose(base, tried)))
+        return Claim(owner, tried.base_digest, _most(base, tried, least_element_bytes))
 
     claim = claim_of(spec)
     if not budget.fits(claim, held):
         fix = _no_setting(budget, claim, held)
         room_bytes = budget.free_bytes(held) + shared_bytes(claim, held)
-        if spec.memory_budget_bytes and (lower := _lower_budget(base, spec, room_bytes)):
+        if spec.memory_budget_bytes and (
+            lower := _lower_budget(base, spec, room_bytes, least_element_bytes)
+        ):
             fix = f"This fits: memory_budget: {lower // 1_000_000} MB."
         elif not spec.memory_budget_bytes:
             smaller = (one for one in smaller_recipes(spec) if budget.fits(claim_of(one), held))
@@ -47,11 +59,12 @@ def admit_inference(
     held: Sequence[Claim] = (),
     *,
     owner: str,
+    engine: str = "llama",
 ) -> Claim:
     """The claim of a served model; raises OutOfMemory with a context that would fit."""
 
     def claim_of(context: int) -> Claim:
-        return Claim(owner, base_digest, inference_forecast(base, context))
+        return Claim(owner, base_digest, inference_forecast(base, context, engine))
 
     claim = claim_of(context_length)
     if not budget.fits(claim, held):
@@ -64,13 +77,31 @@ def admit_inference(
     return claim
 
 
-def _lower_budget(base: BaseModel, spec: TrainSpec, room_bytes: int) -> int | None:
+def _most(base: BaseModel, spec: TrainSpec, least_element_bytes: int) -> Forecast:
+    """What the worker takes with the data type that makes it take more. A memory budget is refused
+    only when none of them could keep it; the settings that are named then fit any."""
+    found, refusals = [], []
+    for element_bytes in dict.fromkeys((FLOAT32_BYTES, least_element_bytes)):
+        try:
+            plan = choose(base, spec, Facts(element_bytes))
+        except OutOfMemory as refusal:
+            refusals.append(refusal)
+        else:
+            found.append(training_forecast(base, spec, plan, element_bytes))
+    if not found:
+        raise refusals[0]
+    return max(found, key=lambda forecast: forecast.peak_bytes)
+
+
+def _lower_budget(
+    base: BaseModel, spec: TrainSpec, room_bytes: int, least_element_bytes: int
+) -> int | None:
     """What is free, in whole MB, when some plan fits it."""
     lower = TrainSpec()
     lower.CopyFrom(spec)
     lower.memory_budget_bytes = max(1, room_bytes // 1_000_000 * 1_000_000)
     try:
-        choose(base, lower)
+        _most(base, lower, least_element_bytes)
     except OutOfMemory:
         return None
     return lower.memory_budget_bytes

@@ -32,18 +32,24 @@ class Budget:
     total_bytes: int
     system_bytes: int
     reserve_bytes: int
+    most_bytes: int = 0
 
     @classmethod
-    def measured(cls, memory: MemoryReading, reserve_bytes: int | None = None) -> "Budget":
-        """From a reading that was taken while no worker runs."""
+    def measured(
+        cls, memory: MemoryReading, reserve_bytes: int | None = None, most_bytes: int = 0
+    ) -> "Budget":
+        """From a reading that was taken while no worker runs. ``most_bytes``: what workers may use
+        in all; 0: as much as there is."""
         if reserve_bytes is None:
             reserve_bytes = max(SMALLEST_RESERVE_BYTES, int(memory.total_bytes * RESERVE_FRACTION))
-        return cls(memory.total_bytes, memory.total_bytes - memory.available_bytes, reserve_bytes)
+        system_bytes = memory.total_bytes - memory.available_bytes
+        return cls(memory.total_bytes, system_bytes, reserve_bytes, most_bytes)
 
     @property
     def usable_bytes(self) -> int:
         """What workers may use in all."""
-        return max(0, self.total_bytes - self.system_bytes - self.reserve_bytes)
+        left_bytes = max(0, self.total_bytes - self.system_bytes - self.reserve_bytes)
+        return min(left_bytes, self.most_bytes) if self.most_bytes else left_bytes
 
     def free_bytes(self, held: Sequence[Claim]) -> int:
         """What is left beside the claims that are held; negative when they are too many."""
@@ -69,7 +75,11 @@ class Budget:
 
 def needed_bytes(claims: Sequence[Claim]) -> int:
     """All claims together; the weights of each base model once."""
-    weights = {claim.base_digest: claim.forecast.weights_bytes for claim in claims}
+    weights: dict[str, int] = {}
+    for claim in claims:
+        # One that rests holds none of the weights that another still reads.
+        largest = max(weights.get(claim.base_digest, 0), claim.forecast.weights_bytes)
+        weights[claim.base_digest] = largest
     own = (claim.forecast.peak_bytes - claim.forecast.weights_bytes for claim in claims)
     return sum(weights.values()) + sum(own)
 

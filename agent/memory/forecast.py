@@ -11,6 +11,7 @@ measured, and runs both workers against the formulae. On a board a job's own fig
 (JobResult.peak_anonymous_bytes) show how far they are off.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.memory.settings import Plan
@@ -27,28 +28,60 @@ TRAINER_LIBRARIES_BYTES = 104 * MB
 # of the 1B shape in bfloat16 (338 MB with rank 8 on attention, 449 MB on all projections) had above
 # the sum of the other parts.
 TRAINER_WORKSPACE_BYTES = 25 * MB
+# agent.training.attention.BLOCK.
+TRAINER_QUERIES = 64
 # Weight, gradient and AdamW's two moments, in float32, and the copy that is being written.
 LORA_BYTES_PER_PARAMETER = 20
 
-# llama_cpp imported and a tiny model opened: 30 MB anonymous and 24 MB of libraries; the rest is
-# for the threads and arenas of larger machines.
-SERVER_ANONYMOUS_BYTES = 40 * MB
-SERVER_LIBRARIES_BYTES = 25 * MB
 # 30 MB for a vocabulary of 262,144: opened with it 94 MB, without 64.
 SERVER_BYTES_PER_VOCABULARY_TOKEN = 115
-# agent.inference.context.BATCH_TOKENS, and its OUTPUT_ROWS of logits, computed and then copied.
-# Scores and embeddings need all of them, an answer one.
+# agent.inference.context.BATCH_TOKENS
 SERVER_BATCH_TOKENS = 64
-SERVER_LOGIT_ROWS = 2 * 16
+# agent.inference.context.OUTPUT_ROWS of logits, computed and then copied: scores and embeddings
+# need all of them, an answer one.
+LLAMA_LOGIT_ROWS = 2 * 16
 # llama_token_data, of the sampler's candidates: llama.cpp's own, and those of a grammar.
 SERVER_CANDIDATE_BYTES = 2 * 12
 # agent.inference.adapters.KEPT, each as large as one of rank 8 on all projections (26 MB).
 SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
 
+_KEPT_AT_REST = ("runtime", "LoRA", "best adapter")
 _FLOAT32 = 4
 _FLOAT16 = 2
 _KEYS_AND_VALUES = 2
+
+# Bits of a parameter in the order that ONNX Runtime multiplies in: its own, and 8 bytes for each 32
+# (a scale and a sum). It makes this copy of the file that it maps, and drops the file's pages.
+_PACKED_BITS = {"Q8_0": 8 + 2, "Q4_0": 4 + 2}
+_FLOAT32_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What sets an engine's worker apart. The sizes are those of a tiny model opened and asked."""
+
+    anonymous_bytes: int
+    libraries_bytes: int
+    # Of one key or value.
+    cached_bytes: int
+    # Bits of a parameter in a copy of the weights, by the base's type; None: the base is mapped.
+    copied_bits: Callable[[str], int] | None = None
+    logit_rows: int = 4
+
+
+# By the names of agent/inference/engines.py.
+SERVERS: Mapping[str, Server] = {
+    # 30 MB anonymous and 24 MB of libraries; the rest is for the threads and arenas of larger
+    # machines.
+    "llama": Server(40 * MB, 25 * MB, _FLOAT16, logit_rows=LLAMA_LOGIT_ROWS),
+    # 56 MB and 49 MB.
+    "onnxruntime": Server(
+        70 * MB, 52 * MB, _FLOAT32, lambda kind: _PACKED_BITS.get(kind, _FLOAT32_BITS)
+    ),
+    # torch, Transformers and PEFT: 290 MB and 103 MB.
+    "transformers": Server(310 * MB, 106 * MB, _FLOAT32, lambda kind: _FLOAT32_BITS),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +102,13 @@ class Forecast:
     @property
     def anonymous_bytes(self) -> int:
         return sum(part.size_bytes for part in self.anonymous)
+
+    @property
+    def at_rest(self) -> "Forecast":
+        """Of a trainer that has given back what it computes in: its process and its adapter. The
+        mapped weights stay while nobody else needs the room."""
+        kept = tuple(part for part in self.anonymous if part.name in _KEPT_AT_REST)
+        return Forecast(kept, self.libraries_bytes, weights_bytes=0)
 
     @property
     def file_bytes(self) -> int:
@@ -96,7 +136,8 @@ def training_forecast(
     stored layers  the same for each of them
     working set    of one layer: 2 * tokens * (feed_forward + hidden + query + key_value) * e, and
                    4 * tokens * hidden in float32
-    attention      heads' scores and their gradients: 2 * tokens² for each 256 of query width
+    attention      scores of the heads' 64 queries at a time, twice in float32 and in e; and of one
+                   layer queries, keys and their gradients in float32
     head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
     LoRA           20 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
@@ -130,7 +171,7 @@ def training_forecast(
             Part(
                 "working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes
             ),
-            Part("attention", 2 * tokens * tokens * max(1, shape.query // 256) * _FLOAT32),
+            Part("attention", _attention_bytes(shape, tokens, element_bytes)),
             Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
             Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
             Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
@@ -140,31 +181,39 @@ def training_forecast(
     )
 
 
-def inference_forecast(base: BaseModel, context_length: int) -> Forecast:
+def inference_forecast(base: BaseModel, context_length: int, engine: str = "llama") -> Forecast:
     """The server's peak:
 
-    KV cache       2 * layers * key width * 2 bytes * context, kept whole for sliding windows, too
+    weights        a copy of them, by engines that do not multiply in the mapped file
+    KV cache       2 * layers * key width * element * context, kept whole for sliding windows, too
     compute buffer 64 tokens of one layer's activations
-    logits         16 rows, twice, and the sampler's candidates, twice
+    logits         4 rows or 32, and the sampler's candidates, twice
     vocabulary     115 bytes a token
     adapters       four of rank 8 on all projections, in float32
     """
-    shape = shape_of(base)
+    server, shape = SERVERS[engine], shape_of(base)
+    bits = server.copied_bits(base.file_type) if server.copied_bits else 0
     cached = _KEYS_AND_VALUES * shape.layers * shape.key_value * context_length
     adapter = shape.lora_parameters(frozenset(PROJECTIONS), SERVER_ADAPTER_RANK)
-    logit_bytes = SERVER_LOGIT_ROWS * _FLOAT32 + SERVER_CANDIDATE_BYTES
+    logit_bytes = server.logit_rows * _FLOAT32 + SERVER_CANDIDATE_BYTES
     return Forecast(
         anonymous=(
-            Part("runtime", SERVER_ANONYMOUS_BYTES),
-            Part("KV cache", cached * _FLOAT16),
+            Part("runtime", server.anonymous_bytes),
+            Part("weights", shape.matrix_elements * bits // 8),
+            Part("KV cache", cached * server.cached_bytes),
             Part("compute buffer", SERVER_BATCH_TOKENS * _activations(shape) * _FLOAT32),
             Part("logits", shape.vocabulary * logit_bytes),
             Part("vocabulary", shape.vocabulary * SERVER_BYTES_PER_VOCABULARY_TOKEN),
             Part("adapters", SERVER_ADAPTERS * adapter * _FLOAT32),
         ),
-        libraries_bytes=SERVER_LIBRARIES_BYTES,
-        weights_bytes=shape.weights_bytes,
+        libraries_bytes=server.libraries_bytes,
+        weights_bytes=0 if bits else shape.weights_bytes,
     )
+
+
+def _attention_bytes(shape: Shape, tokens: int, element_bytes: int) -> int:
+    scores = shape.heads * min(TRAINER_QUERIES, tokens) * tokens * (2 * _FLOAT32 + element_bytes)
+    return scores + 2 * tokens * (shape.query + shape.key_value) * _FLOAT32
 
 
 def _activations(shape: Shape) -> int:

@@ -9,15 +9,16 @@ within it is taken, in this order:
     2  fewer rows of the head, which costs some speed in each micro-step
     3  samples one by one, where the longest is shorter than what they would be packed into
 
-Without a budget the recipe says it all. Pure arithmetic: the agent admits a job by the very plan
-that its worker will make, as long as both know the same (``longest`` is known once there are
-tokens, and can only make a plan faster).
+Without a budget the recipe says it all. Pure arithmetic, and the same for the agent that admits a
+job and the worker that runs it. The worker knows more (``Facts``): the longest sample can only make
+a plan faster, and what data type it finds the agent can only bound (see admission.py).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.memory.forecast import training_forecast
+from agent.memory.processor import FLOAT32_BYTES
 from agent.memory.reductions import named_changes, smaller_recipes
 from agent.memory.settings import HEAD_ROWS, Plan
 from artifacts.base_model import BaseModel
@@ -27,7 +28,6 @@ from protos.nanofleet.v1.job_pb2 import TrainSpec
 __all__ = ["Facts", "Plan", "choose"]
 
 SMALLEST_HEAD_ROWS = 512
-_FLOAT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Facts:
     """What only the worker knows; the defaults are the worst case."""
 
     # Of the frozen products: 2 for bfloat16, 4 for float32.
-    element_bytes: int = _FLOAT32
+    element_bytes: int = FLOAT32_BYTES
     # Tokens of the longest sample; 0: not known, it may be as long as the recipe allows.
     longest: int = 0
 

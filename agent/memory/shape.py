@@ -27,13 +27,23 @@ class Shape:
     layers: int
     hidden: int
     feed_forward: int
+    heads: int
     # Width of all query heads together, and of all key heads.
     query: int
     key_value: int
     vocabulary: int
+    # Whether the embedding is the output matrix, too.
+    tied: bool
     weights_bytes: int
     # Rows and columns of each projection, by its Transformers name.
     projections: Mapping[str, tuple[int, int]]
+
+    @property
+    def matrix_elements(self) -> int:
+        """Of all matrices: what the model is, but for its norms."""
+        layer = sum(rows * columns for rows, columns in self.projections.values())
+        ends = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * layer + ends
 
     @property
     def largest_matrix(self) -> int:
@@ -56,12 +66,20 @@ def shape_of(model: BaseModel) -> Shape:
         layers=model.block_count,
         hidden=hidden,
         feed_forward=projections["gate_proj"][0],
+        heads=_heads(model),
         query=projections["q_proj"][0],
         key_value=projections["k_proj"][0],
         vocabulary=vocabulary,
+        tied="output.weight" not in model.tensors,
         weights_bytes=model.size_bytes,
         projections=projections,
     )
+
+
+def _heads(model: BaseModel) -> int:
+    """The one size that no tensor shows."""
+    found = model.metadata.get(f"{model.architecture}.attention.head_count")
+    return found if isinstance(found, int) else 1
 
 
 def _matrix(model: BaseModel, name: str) -> tuple[int, int]:

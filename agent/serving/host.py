@@ -14,13 +14,15 @@ into one message, bounded by the context length of the model.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from agent.inference import engines
 from agent.memory.residents import Residents
-from agent.serving.adapters import Adapters
+from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.deadline import Deadline, Q
 from agent.serving.generation import Reply
 from agent.serving.session import AnyRequest, Session
@@ -29,6 +31,7 @@ from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts import base_model, requested
 from artifacts import digest as digests
+from artifacts.base_model import BaseModel
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.errors import DiskFull, InUse, InvalidRequest, Refused
@@ -66,16 +69,21 @@ class HostMeans:
     context_length: int
     threads: int
     residents: Residents
+    engine: str = engines.DEFAULT
+    # For what the engine makes of a base; None: nothing is kept.
+    cache: Path | None = None
     limit: Callable[[], Group | None] = lambda: None
     streams: int = 0  # answers at once; 0: as many as pay, measured
 
 
 class ModelHost:
-    def __init__(self, means: HostMeans) -> None:
+    def __init__(self, means: HostMeans, clock: Callable[[], float] = time.monotonic) -> None:
         self._means = means
         self._changing = asyncio.Lock()  # one load or unload at a time
         self._holding = asyncio.Lock()  # of the model's pin and memory: taken or given back
         self._session: Session | None = None
+        self._clock = clock
+        self._used_s = clock()
 
     @property
     def pid(self) -> int | None:
@@ -117,12 +125,24 @@ class ModelHost:
             if self._session is not None:
                 await self._end(self._session, Refused("The model was unloaded."))
 
-    async def make_room(self) -> None:
-        """Unloads the model for a job, when the requests to it have ended; new ones wait."""
+    @property
+    def busy(self) -> bool:
+        """Whether requests run or wait, or a model is being loaded or unloaded."""
+        session = self._session
+        return self._changing.locked() or (session is not None and bool(session.replies))
+
+    @property
+    def quiet_s(self) -> float:
+        """Since the last request ended, or the model was loaded."""
+        return self._clock() - self._used_s
+
+    async def unload_idle(self, why: str) -> None:
+        """Unloads the model for the arbiter, unless somebody wants it meanwhile."""
+        if self.busy:
+            return
         async with self._changing:
             if self._session is not None:
-                await self._session.idle()
-                await self._end(self._session, Refused("The model was unloaded."))
+                await self._end(self._session, Refused("The model was unloaded.", why=why))
 
     def generate(
         self, request: GenerateRequest, remaining_s: float | None = None
@@ -156,22 +176,26 @@ class ModelHost:
     ) -> AsyncGenerator[R, None]:
         deadline = Deadline(request.deadline_s, remaining_s)
         base = digests.parse(request.base_digest, "base_digest")
-        adapter_path = await self._adapter_path(request, base)
+        adapter = await self._adapter(request, base)
         async with self._changing:
             session = await self._session_for(base, 0)
             reply = begin(session, request)
         try:
-            await session.start(reply, deadline.applied(request), adapter_path)
+            path = str(adapter.path) if adapter else ""
+            await session.start(reply, deadline.applied(request), path)
             async for response in reply.responses():
+                if adapter and adapter.trained_base != base:
+                    _name_trained_base(response, adapter)
                 yield response
         finally:
+            self._used_s = self._clock()
             await session.release(reply)
 
-    async def _adapter_path(self, request: AnyRequest, base: Digest) -> str:
+    async def _adapter(self, request: AnyRequest, base: Digest) -> FittingAdapter | None:
         if not request.adapter_digest:
-            return ""
+            return None
         adapter = digests.parse(request.adapter_digest, "adapter_digest")
-        return str(await self._means.adapters.path(adapter, base))
+        return await self._means.adapters.fitting(adapter, base)
 
     async def _session_for(self, base: Digest, context_length: int) -> Session:
         """The session that serves the model. The caller holds the lock."""
@@ -195,8 +219,10 @@ class ModelHost:
     async def _open(self, base: Digest, context_length: int) -> Session:
         means = self._means
         try:
+            path = await in_thread(_servable, means.store, base)
+            await means.residents.enter_model(path, base, context_length)
             async with self._holding:
-                path = await in_thread(self._pinned, base, context_length)
+                await in_thread(means.store.pin, base, PIN_OWNER)
             worker = await means.launcher.start(
                 MODULE, InferenceReport, means.log, name="inference", group=means.limit()
             )
@@ -209,6 +235,8 @@ class ModelHost:
                 base_path=str(path),
                 context_length=context_length,
                 threads=means.threads,
+                engine=means.engine,
+                cache_folder=str(means.cache or ""),
                 streams=means.streams,
             )
             await worker.send(InferenceCommand(open=command))
@@ -217,7 +245,9 @@ class ModelHost:
             await session.close()
             await self._let_go(base)
             raise
+        self._used_s = self._clock()
         opened = session.opened
+        means.residents.measured_model(opened.anonymous_bytes)
         _LOG.info(
             "loaded %s in %.2f s, %d at once", digests.short(base), opened.load_s, opened.streams
         )
@@ -227,13 +257,6 @@ class ModelHost:
         """Raises what loading it in the place of the present model would be refused with."""
         path = _servable(self._means.store, base)
         self._means.residents.admit_model(path, base, context_length)
-
-    def _pinned(self, base: Digest, context_length: int) -> Path:
-        store = self._means.store
-        path = _servable(store, base)
-        self._means.residents.start_model(path, base, context_length)
-        store.pin(base, PIN_OWNER)
-        return path
 
     async def _end(self, session: Session, why: Refused) -> None:
         session.fail(why)
@@ -250,11 +273,16 @@ class ModelHost:
         """In the order of what happened: a model that is loaded again right after a crash keeps
         the pin and the memory that it has claimed since."""
         async with self._holding:
-            self._means.residents.end_model()
+            self._means.residents.leave_model()
             try:
                 await in_thread(self._means.store.unpin, base, PIN_OWNER)
             except DiskFull as error:
                 _LOG.warning("%s stays pinned until the next start: %s", digests.short(base), error)
+
+
+def _name_trained_base(response: object, adapter: FittingAdapter) -> None:
+    if isinstance(response, GenerateResponse) and response.finish_reason:
+        response.trained_base_digest = adapter.trained_base
 
 
 def _servable(store: ArtifactStore, base: Digest) -> Path:
@@ -268,9 +296,19 @@ def _servable(store: ArtifactStore, base: Digest) -> Path:
         raise InvalidRequest(
             f"The base model {model.name} ({digests.short(base)}) cannot be served.",
             why="Its weights are qint8, which is for training: llama.cpp has no such type.",
-            fix="Import the folder that it was made of as q8_0 too, and serve that. For an adapter "
-            "that was trained on it: `nanofleet adapter merge`, then `nanofleet model import`.",
+            fix="Serve a q8_0 of the same folder (`nanofleet model import FOLDER --type q8_0`); "
+            f"{_of_its_adapters(model)}",
             reason="UNSUPPORTED_FEATURE",
             field="base_digest",
         )
     return path
+
+
+def _of_its_adapters(model: BaseModel) -> str:
+    """How adapters that were trained on a base that cannot be served come to speak."""
+    if model.source_digest is not None:
+        return "adapters that were trained on this one fit it."
+    return (
+        "an adapter that was trained on this one, which does not name the weights it was made of, "
+        "has to be merged (`nanofleet adapter merge`) and imported."
+    )

@@ -28,6 +28,8 @@ from agent.training.trainer import Progress
 from artifacts import durable
 from protos.nanofleet.v1 import job_pb2
 
+# In the job's folder.
+FOLDER = "checkpoints"
 FORMAT_VERSION = 2
 _KEY = "nanofleet"
 _SUFFIX = ".safetensors"
@@ -46,6 +48,8 @@ class Settings:
     packing: bool
     # Rows of the output head at once.
     chunk_rows: int
+    # Where it computes (device.py); checkpoints from before there was a choice are the processor's.
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,13 @@ def recipe_digest(spec: job_pb2.TrainSpec) -> str:
     attempts."""
     essential = job_pb2.TrainSpec()
     essential.CopyFrom(spec)
-    for field in ("stored_layers", "memory_budget_bytes", "checkpoint_period_s", "threads"):
+    for field in (
+        "stored_layers",
+        "memory_budget_bytes",
+        "holds_memory",
+        "checkpoint_period_s",
+        "threads",
+    ):
         essential.ClearField(field)
     for stage in essential.stages:
         stage.ClearField("dataset_name")
@@ -143,7 +153,7 @@ def _write(file: BinaryIO, state: Mapping[str, Tensor], metadata: Mapping[str, s
     file.write(struct.pack("<Q", len(text)))
     file.write(text)
     for tensor in state.values():
-        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 class _StoredState(Mapping[str, Tensor]):

@@ -7,24 +7,21 @@ import torch
 from safetensors.torch import load_file
 
 from agent.training import checkpoint
-from agent.training.checkpoint import CheckpointFolder
-from agent.training.export import ADAPTER_FILE, PEFT_PREFIX
+from agent.training.checkpoint import FOLDER, CheckpointFolder
+from agent.training.export import PEFT_PREFIX
 from agent.training.failures import TrainingFailure
-from agent.training.session import CHECKPOINTS
 from artifacts import adapter
 from protos.nanofleet.v1 import job_pb2
-
-__all__ = ["ADAPTER_FILE", "checkpoint_with_export"]
 
 _ADAPTER = "adapter."
 
 
 def checkpoint_with_export(spec: job_pb2.TrainSpec, folder: Path, exported: Path) -> int:
-    """``folder`` is the job's, ``exported`` the unpacked adapter; how many tensors were compared.
+    """``folder`` is the job's, ``exported`` has PEFT's files; how many tensors were compared.
 
     Raises TrainingFailure when they differ, or there is nothing to compare.
     """
-    found = CheckpointFolder(folder / CHECKPOINTS).newest(checkpoint.recipe_digest(spec))
+    found = CheckpointFolder(folder / FOLDER).newest(checkpoint.recipe_digest(spec))
     state = found.state if found is not None else {}
     weights = load_file(exported / adapter.SAFETENSORS)
     kept = {PEFT_PREFIX + name.removeprefix(_ADAPTER): tensor for name, tensor in state.items()

@@ -1,4 +1,4 @@
-"""A sample of a dataset as tokens, each labelled or not: what is shown and what is learned.
+"""A sample of a dataset as examples: tokens, each labelled or not; what is shown, what is learned.
 
 Only answers are learned. For a chat, each answer's prompt is the template rendered up to where the
 assistant begins, tokenised apart from the answer, because that is what serving does: the model has
@@ -7,6 +7,10 @@ would never learn to stop.
 
     <bos><start_of_turn>user⏎Hi<end_of_turn>⏎<start_of_turn>model⏎ Hello!<end_of_turn> ⏎<start_of…
     └──────────────────── prompt, not labelled ──────────────────┘ └─── labelled ────┘ └─ prompt
+
+Where the template writes earlier turns otherwise once later ones follow (Qwen 3's leaves the
+thoughts of all but the last answer out), a conversation is no such line: it becomes several
+examples, each with the prompt as it is rendered for its own answer, and that answer labelled.
 
 What people wrote stays text, also if it looks like a control token (agent/tokens/disguise.py).
 """
@@ -43,29 +47,24 @@ class ExampleMaker:
         self._dataset = dataset
         self._turn_ends = TurnEnds(vocabulary)
 
-    def make(self, sample: Sample) -> Example:
-        """Raises TrainingFailure that names the line when there is nothing to learn in it."""
-        example = self._example(sample)
-        # Nothing stands before the first token from which to predict it. It would be labelled in a
-        # raw text of a vocabulary without BOS, such as Qwen's.
-        labelled = [False, *example.labelled[1:]]
-        last = max((i for i, is_label in enumerate(labelled) if is_label), default=0)
-        if last == 0:
+    def make(self, sample: Sample) -> tuple[Example, ...]:
+        """Mostly one; raises TrainingFailure that names the line when there is nothing to learn."""
+        found = tuple(filter(None, map(_trimmed, self._examples(sample))))
+        if not found:
             raise self._bad_line(
                 sample.line,
                 "there is no token to learn. Write an answer, or remove the line.",
             )
-        # What follows the last labelled token is computed for nothing.
-        return Example(example.tokens[: last + 1], labelled[: last + 1])
+        return found
 
-    def _example(self, sample: Sample) -> Example:
+    def _examples(self, sample: Sample) -> list[Example]:
         if isinstance(sample, ChatSample):
             return self._chat(sample.line, sample.messages)
         if isinstance(sample, AlpacaSample):
             return self._alpaca(sample)
         if isinstance(sample, CompletionSample):
-            return self._completion(sample.prompt, sample.completion)
-        return self._completion("", sample.text)
+            return [self._completion(sample.prompt, sample.completion)]
+        return [self._completion("", sample.text)]
 
     def _completion(self, prompt: str, completion: str) -> Example:
         vocabulary = self._vocabulary
@@ -74,7 +73,7 @@ class ExampleMaker:
         parts.add([*vocabulary.plain(completion), vocabulary.eos], labelled=True)
         return parts.example()
 
-    def _alpaca(self, sample: AlpacaSample) -> Example:
+    def _alpaca(self, sample: AlpacaSample) -> list[Example]:
         given = f"\n\n{sample.input}" if sample.input else ""
         if self._template is not None:
             messages = (
@@ -84,14 +83,14 @@ class ExampleMaker:
             return self._chat(sample.line, messages)
         question = f"### Instruction:\n{sample.instruction}"
         context = f"\n\n### Input:\n{sample.input}" if sample.input else ""
-        return self._completion(f"{question}{context}\n\n### Response:\n", sample.output)
+        prompt = f"{question}{context}\n\n### Response:\n"
+        return [self._completion(prompt, sample.output)]
 
-    def _chat(self, line: int, messages: Sequence[Message]) -> Example:
+    def _chat(self, line: int, messages: Sequence[Message]) -> list[Example]:
         template = self._chat_template(line)
         disguise = Disguise(self._vocabulary, (message.content for message in messages))
         messages = [Message(m.role, disguise.hide(m.content)) for m in messages]
-        parts = _Parts(self._vocabulary)
-        done = ""
+        examples, parts, done = [], _Parts(self._vocabulary), ""
         for number, message in enumerate(messages):
             if message.role != ASSISTANT:
                 continue
@@ -100,13 +99,16 @@ class ExampleMaker:
                 whole = template.conversation(messages[: number + 1])
             except InvalidRequest as error:
                 raise self._bad_line(line, str(error)) from error
-            if not (prompt.startswith(done) and whole.startswith(prompt)):
-                raise self._bad_line(line, _NOT_A_CONTINUATION)
+            if not whole.startswith(prompt):
+                raise self._bad_line(line, _NO_ANSWER_TO_ITS_PROMPT)
+            if not prompt.startswith(done):
+                examples.append(parts.example())
+                parts, done = _Parts(self._vocabulary), ""
             end = self._end_of_turn(whole, len(prompt))
             parts.add(disguise.tokens(prompt[len(done) :]), labelled=False)
             parts.add(disguise.tokens(whole[len(prompt) : end]), labelled=True)
             done = whole[:end]
-        return parts.example()
+        return [*examples, parts.example()]
 
     def _chat_template(self, line: int) -> ChatTemplate:
         if self._template is None:
@@ -150,10 +152,21 @@ class _Parts:
         return Example(self._tokens, self._labelled)
 
 
-_NOT_A_CONTINUATION = (
-    "the base model's chat template writes earlier turns otherwise once later ones follow, so the "
-    "answers cannot be learned as they will be served. Give each answer a line of its own, as the "
-    "last message."
+def _trimmed(example: Example) -> Example | None:
+    """Without what is computed for nothing, after the last labelled token; None if there is none.
+
+    Nothing stands before the first token from which to predict it. It would be labelled in a raw
+    text of a vocabulary without BOS, such as Qwen's.
+    """
+    labelled = [False, *example.labelled[1:]]
+    length = max((place + 1 for place, is_label in enumerate(labelled) if is_label), default=0)
+    return Example(example.tokens[:length], labelled[:length]) if length else None
+
+
+_NO_ANSWER_TO_ITS_PROMPT = (
+    "the base model's chat template writes the turns before an answer otherwise once the answer is "
+    "there, so it cannot be learned as it will be served. Use another base, or write the dataset "
+    'as {"prompt", "completion"}.'
 )
 
 

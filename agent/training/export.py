@@ -45,8 +45,8 @@ def export(
     folder = job_folder / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    _write_peft(folder, base, model, start.spec)
-    _convert(folder, base.path)
+    write_peft(folder, base, model, start.spec)
+    convert(folder, base.path)
     manifest = _manifest(start, base, progress, steps)
     durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json())
     target = job_folder / ADAPTER_FILE
@@ -55,10 +55,9 @@ def export(
     return target
 
 
-def _write_peft(
-    folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2.TrainSpec
-) -> None:
-    tensors = {PEFT_PREFIX + name: p.detach() for name, p in model.parameters.items()}
+def write_peft(folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2.TrainSpec) -> None:
+    """Its two files. Raises TrainingFailure for weights that are not finite."""
+    tensors = {PEFT_PREFIX + name: p.detach().cpu() for name, p in model.parameters.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise bad_spec(
             f"The adapter is not finite after the last step. Lower the learning rate "
@@ -86,7 +85,8 @@ def _peft_config(base: BaseModel, lora: job_pb2.LoraSpec) -> bytes:
     return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _convert(folder: Path, base: Path) -> None:
+def convert(folder: Path, base: Path) -> None:
+    """The same weights for llama.cpp, beside PEFT's files. Raises TrainingFailure."""
     target = folder / adapter.GGUF
     command = [sys.executable, "-m", "artifacts.convert", "--parent", str(os.getpid()), "adapter"]
     child = subprocess.run(
@@ -121,6 +121,7 @@ def _manifest(
         base_digest=digest.parse(spec.base_digest, "base_digest"),
         dataset_digest=digest.parse(spec.stages[-1].dataset_digest, "dataset_digest"),
         tokenizer_digest=base.tokenizer_digest,
+        source_digest=base.source_digest,
         job_id=start.job_id,
         rank=spec.lora.rank,
         alpha=spec.lora.alpha,

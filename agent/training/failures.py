@@ -19,7 +19,13 @@ from protos.nanofleet.v1 import job_pb2, worker_pb2
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # torch raises a bare RuntimeError when the CPU's memory is exhausted; only the text tells.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
+# On Jetson boards torch's allocator trips over an assertion instead.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "cannot allocate memory",
+    "nvml_success == r internal assert failed",
+)
 _SMALLER = "Lower sequence_length, rank or stored_layers, or free memory on the device."
 
 

@@ -17,9 +17,9 @@ _TANH = "tanh"
 class Glu:
     """``activation``: "silu" or "gelu_pytorch_tanh", as in Transformers' configurations."""
 
-    def __init__(self, width: int, activation: str) -> None:
+    def __init__(self, width: int, activation: str, device: torch.device) -> None:
         self._gelu = activation != "silu"
-        self._buffers = torch.empty(4, _ROWS, width)
+        self._buffers = torch.empty(4, _ROWS, width, device=device)
 
     def forward(self, gate: Tensor, up: Tensor, out: Tensor) -> None:
         """All (tokens, width)."""

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.training import configuration
-from agent.training.configuration import Configuration, Rope
+from agent.model import configuration
+from agent.model.configuration import Configuration, Rope
+from agent.training.attention import Attention
 from agent.training.glu import Glu
 from agent.training.layer import Layer, Norms
 from agent.training.lora import Lora
@@ -82,7 +83,7 @@ class TrainedModel:
         """
         if torch.is_grad_enabled():
             return _summed_loss(torch.zeros((), requires_grad=True), self, samples)
-        _, rows, targets = self._forward(samples, seeds=None)
+        _, _, rows, targets = self._forward(samples, seeds=None)
         return self._loss(rows, targets, with_gradient=False)[0]
 
     def release(self) -> None:
@@ -93,10 +94,10 @@ class TrainedModel:
         seeds = None
         if self._dropout:
             seeds = [int(seed) for seed in torch.randint(_SEEDS, (len(self._layers),))]
-        place, rows, targets = self._forward(samples, seeds)
+        place, before, rows, targets = self._forward(samples, seeds)
         loss, gradient = self._loss(rows, targets)
         assert gradient is not None
-        self._run = _Run(place, seeds, _labelled(samples), gradient)
+        self._run = _Run(place, seeds, before, gradient)
         return loss, self._run
 
     def backward(self, run: "_Run", scale: Tensor) -> None:
@@ -113,11 +114,13 @@ class TrainedModel:
 
     def _forward(
         self, samples: Sequence[TokenSample], seeds: Sequence[int] | None
-    ) -> tuple[Pass, Tensor, Tensor]:
-        """The pass, and for each labelled token the normed hidden state that predicts it."""
+    ) -> tuple[Pass, Tensor, Tensor, Tensor]:
+        """The pass; for each labelled token where the hidden state is that predicts it, that state
+        normed, and the token."""
         lengths = [len(sample.tokens) for sample in samples]
         place = self._space(sum(lengths)).begin(lengths)
-        tokens = torch.cat([sample.tokens for sample in samples])
+        device = self._head.device
+        tokens = torch.cat([sample.tokens for sample in samples]).to(device)
         first = place.layers[0].hidden
         first.copy_(self._embedding.gather(tokens)).mul_(self._settings.embedding_scale)
         for number, layer in enumerate(self._layers):
@@ -126,10 +129,10 @@ class TrainedModel:
             layer.forward(
                 place, place.layers[number], out, None if seeds is None else seeds[number]
             )
-        before = _labelled(samples)
+        before = _labelled(samples).to(device)
         rows = place.last_hidden[before]
         self._norm.forward(rows, rows)
-        return place, rows, tokens[before + 1]
+        return place, before, rows, tokens[before + 1]
 
     def _loss(
         self, rows: Tensor, targets: Tensor, *, with_gradient: bool = True
@@ -142,7 +145,11 @@ class TrainedModel:
         if self._workspace is None or self._workspace.tokens < tokens:
             self._workspace = None
             self._workspace = Workspace(
-                self._settings.size, tokens, self._head.data_type, self._stored_layers
+                self._settings.size,
+                tokens,
+                self._head.data_type,
+                self._stored_layers,
+                self._head.device,
             )
         return self._workspace
 
@@ -198,7 +205,8 @@ def build(
     initial values come from the spec's seed, through torch's global generator."""
     settings = configuration.configuration(base)
     found = _Found(settings, weights)
-    glu = Glu(settings.size.feed_forward, settings.family.activation)
+    device = weights.scratch.device
+    glu = Glu(settings.size.feed_forward, settings.family.activation, device)
     rotaries = {
         kind.rope: _rotary(kind.rope, settings.size.head, weights) for kind in settings.layers
     }
@@ -209,15 +217,15 @@ def build(
         for name in projections:
             if name in spec.lora.targets:
                 weight = projections[name].weight
-                projections[name].lora = Lora(weight.rows, weight.columns, spec.lora)
+                projections[name].lora = Lora(weight.rows, weight.columns, spec.lora, device)
         layers.append(
             Layer(
                 projections,
                 found.norms(number),
                 rotaries[kind.rope],
                 glu,
-                settings.size.head,
-                kind.window,
+                Attention(settings.size.head, kind.window),
+                settings.size.kv_heads,
             )
         )
     shape = (settings.size.vocabulary, settings.size.hidden)
@@ -233,7 +241,7 @@ def _rotary(rope: Rope, head: int, weights: MappedWeights) -> Rotary:
     divisors = None
     if configuration.ROPE_FACTORS in weights:
         divisors = weights.vector(configuration.ROPE_FACTORS, head // 2)
-    return Rotary(rope, head, divisors)
+    return Rotary(rope, head, divisors, weights.scratch.device)
 
 
 class _Found:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agent.training.attention import attend
+from agent.training.attention import Attention
 from agent.training.glu import Glu
 from agent.training.norm import Norm
 from agent.training.projection import Projection
@@ -44,7 +44,7 @@ class Norms:
 
 
 class Layer:
-    """``projections`` by their Transformers names ("q_proj", …); ``head``: the width of one."""
+    """``projections`` by their Transformers names ("q_proj", …); ``key_heads``: how many."""
 
     def __init__(
         self,
@@ -52,15 +52,15 @@ class Layer:
         norms: Norms,
         rotary: Rotary,
         glu: Glu,
-        head: int,
-        window: int | None,
+        attention: Attention,
+        key_heads: int,
     ) -> None:
         self.projections = projections
         self._norms = norms
         self._rotary = rotary
         self._glu = glu
-        self._head = head
-        self._window = window
+        self._attention = attention
+        self._key_heads = key_heads
 
     def forward(self, run: Pass, kept: Kept, out: Tensor, seed: int | None) -> None:
         """From ``kept.hidden`` to ``out`` (tokens, hidden); fills the rest of ``kept``. ``seed``
@@ -70,7 +70,7 @@ class Layer:
         self._product("q_proj", run.normed, kept.query, seed)
         self._product("k_proj", run.normed, kept.key, seed)
         self._product("v_proj", run.normed, kept.value, seed)
-        run.attended.copy_(self._attend(run, *self._heads(run, kept)).flatten(1))
+        self._attend(run, kept, *self._queries_and_keys(run, kept))
         self._product("o_proj", run.attended, kept.attended, seed)
         self._leave_attention(run, kept, out)
         self._gate_and_up(run, kept, out, seed)
@@ -103,23 +103,24 @@ class Layer:
         run.gradient.add_(run.total)
 
     def _attention_backward(self, run: Pass, kept: Kept, seed: int | None) -> None:
-        heads = self._heads(run, kept)
-        with torch.enable_grad():
-            leaves = [tensor.requires_grad_() for tensor in heads]
-            attended = self._attend(run, *leaves)
-        run.attended.copy_(attended.detach().flatten(1))
+        query, key = self._queries_and_keys(run, kept)
+        if self.projections["o_proj"].lora is not None:
+            self._attend(run, kept, query, key)
         self._enter_backward(run, kept.attended, self._norms.after_attention)
         self._product_backward("o_proj", run.attended, run.narrow, run.query_gradient, seed)
-        upstream = run.query_gradient.float().view_as(attended)
-        with torch.enable_grad():
-            # A scalar: for any other output torch.autograd imports a computer algebra system.
-            along = torch.dot(attended.flatten(), upstream.flatten())
-        query, key, value = torch.autograd.grad(along, leaves)
-        self._before_heads(run, kept.query, self._norms.query, query)
-        self._before_heads(run, kept.key, self._norms.key, key)
-        run.query_gradient.copy_(query.flatten(1))
-        run.key_gradient.copy_(key.flatten(1))
-        run.value_gradient.copy_(value.flatten(1))
+        for_query, for_key, for_value = self._attention.backward(
+            query,
+            key,
+            self._by_head(kept.value).squeeze(2),
+            self._by_head(run.query_gradient),
+            run.segments,
+            run.scores,
+        )
+        self._before_heads(run, kept.query, self._norms.query, for_query)
+        self._before_heads(run, kept.key, self._norms.key, for_key.unsqueeze(2))
+        self._by_head(run.query_gradient).copy_(for_query)
+        self._by_head(run.key_gradient).copy_(for_key.unsqueeze(2))
+        self._by_head(run.value_gradient).copy_(for_value.unsqueeze(2))
         self._norms.attention.forward(kept.hidden, run.total)
         run.normed.copy_(run.total)
         run.total.zero_()
@@ -133,28 +134,32 @@ class Layer:
         self._norms.attention.backward(kept.hidden, run.total)
         run.gradient.add_(run.total)
 
-    def _heads(self, run: Pass, kept: Kept) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value (tokens, heads, head) in float32, as attention takes them."""
-        query, key, value = (
-            tensor.to(torch.float32, copy=True).view(len(tensor), -1, self._head)
-            for tensor in (kept.query, kept.key, kept.value)
-        )
+    def _queries_and_keys(self, run: Pass, kept: Kept) -> tuple[Tensor, Tensor]:
+        """As attention takes them, in float32."""
+        query, key = (_exact(self._by_head(product)) for product in (kept.query, kept.key))
         for tensor, norm in ((query, self._norms.query), (key, self._norms.key)):
             if norm is not None:
                 norm.forward(tensor, tensor)
             self._rotary.rotate(tensor, run.positions)
-        return query, key, value
+        return query, key.squeeze(2)
 
     def _before_heads(
         self, run: Pass, product: Tensor, norm: Norm | None, gradient: Tensor
     ) -> None:
-        """The inverse way of a gradient, in place."""
+        """The inverse way of a gradient (key heads, tokens, group, head), in place."""
         self._rotary.rotate_back(gradient, run.positions)
         if norm is not None:
-            norm.backward(product.float().view_as(gradient), gradient)
+            norm.backward(_exact(self._by_head(product)), gradient)
 
-    def _attend(self, run: Pass, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return attend(query, key, value, run.segments, self._window)
+    def _attend(self, run: Pass, kept: Kept, query: Tensor, key: Tensor) -> None:
+        """Fills ``run.attended``."""
+        value, out = self._by_head(kept.value).squeeze(2), self._by_head(run.attended)
+        self._attention.forward(query, key, value, run.segments, run.scores, out)
+
+    def _by_head(self, product: Tensor) -> Tensor:
+        """(tokens, width) seen as (key heads, tokens, group, head); the group of a key is 1."""
+        heads = product.view(len(product), self._key_heads, -1, self._attention.head)
+        return heads.transpose(0, 1)
 
     def _leave_attention(self, run: Pass, kept: Kept, out: Tensor) -> None:
         """``out``: the hidden state between attention and feed-forward."""
@@ -194,6 +199,11 @@ class Layer:
         self, name: str, x: Tensor, gradient: Tensor, out: Tensor, seed: int | None
     ) -> None:
         self.projections[name].backward(x, gradient, out, _seed(name, seed))
+
+
+def _exact(product: Tensor) -> Tensor:
+    """A copy in float32 and in order."""
+    return torch.empty(product.shape, device=product.device).copy_(product)
 
 
 def _seed(name: str, seed: int | None) -> int | None:

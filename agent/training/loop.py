@@ -7,12 +7,22 @@ micro-step, micro-step, …  ◀── RESUME: TrainingResumed ──  waits, me
      │ finished    │ STOP, or the agent is gone                │ STOP
      ▼             ▼                                           ▼
 checkpoint     checkpoint ─────────────────────────────▶ ends, goes on in a later attempt
+
+A job that is rehearsed pauses once by itself. After its first steps it has a forecast, and if much
+is left to do:
+
+checkpoint ─▶ memory released ─▶ checkpoint read back, trial adapter made ─▶ TrainingRehearsed ─▶
+waits, as above, for RESUME: llama.cpp has spoken with the adapter
 """
 
 import enum
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from agent.training.commands import Commands, Order
+from agent.training.duration import Pass
+from agent.training.preflight import EVALUATED_SAMPLES, LONG_S, Rehearsal
 from agent.training.trainer import FinishedStep, Trainer
 from agent.workers.residency import Residency
 from protos.nanofleet.v1 import job_pb2, worker_pb2
@@ -31,7 +41,8 @@ class Outcome(enum.Enum):
 
 class Loop:
     """``save`` writes a checkpoint and returns its size; ``release`` gives back memory that is not
-    needed in a pause; ``clock`` is in seconds and never goes back."""
+    needed in a pause; ``clock`` is in seconds and never goes back. ``rehearsal`` times the steps,
+    and has ``trial`` make an adapter of them, as the engine's own file."""
 
     def __init__(
         self,
@@ -43,7 +54,10 @@ class Loop:
         save: Callable[[], int],
         release: Callable[[], None],
         residency: Callable[[], Residency],
+        gpu_bytes: Callable[[], int] = lambda: 0,
         clock: Callable[[], float],
+        rehearsal: Rehearsal | None = None,
+        trial: Callable[[Rehearsal], AbstractContextManager[Path]] | None = None,
     ) -> None:
         self._trainer = trainer
         self._spec = spec
@@ -52,7 +66,10 @@ class Loop:
         self._save = save
         self._release = release
         self._residency = residency
+        self._gpu_bytes = gpu_bytes
         self._clock = clock
+        self._rehearsal = rehearsal
+        self._trial = trial
         self._saved_at_s = clock()
         self._saved_work = trainer.progress.work
         self._step_s = 0.0
@@ -73,6 +90,9 @@ class Loop:
                     break
             else:
                 self._micro_step()
+                if self._rehearse() is Outcome.STOPPED:
+                    outcome = Outcome.STOPPED
+                    break
             if 0 < self._spec.checkpoint_period_s <= self._clock() - self._saved_at_s:
                 self._checkpoint()
         self._checkpoint()
@@ -87,11 +107,36 @@ class Loop:
         return None
 
     def _pause(self) -> Outcome | None:
-        step = self._trainer.step
         self._release()
-        self._report(
-            worker_pb2.TrainingReport(paused=worker_pb2.TrainingPaused(step=step)),
-        )
+        paused = worker_pb2.TrainingPaused(step=self._trainer.step)
+        self._report(worker_pb2.TrainingReport(paused=paused))
+        return self._wait()
+
+    def _rehearse(self) -> Outcome | None:
+        """Once, after the first steps of a job that has not been rehearsed."""
+        rehearsal = self._rehearsal
+        if rehearsal is None or self._trainer.finished or not rehearsal.due():
+            return None
+        if not rehearsal.paces.evaluations and self._spec.HasField("evaluation"):
+            for number in range(min(EVALUATED_SAMPLES, self._trainer.held_out_count)):
+                self._held_out_loss(number)
+        rehearsal.check_training()
+        done = worker_pb2.TrainingRehearsed(plan=rehearsal.plan())
+        progress = self._trainer.progress
+        if done.plan.duration_s - progress.active_s - progress.evaluation_s < LONG_S:
+            self._report(worker_pb2.TrainingReport(rehearsed=done))
+            return None
+        assert self._trial is not None
+        self._checkpoint()
+        self._release()
+        with self._trial(rehearsal) as adapter:
+            done.adapter_path = str(adapter)
+            self._report(worker_pb2.TrainingReport(rehearsed=done))
+            return self._wait()
+
+    def _wait(self) -> Outcome | None:
+        """With the memory released, until the agent wants the training to go on."""
+        step = self._trainer.step
         order = self._commands.next(PAUSE_CHECKPOINT_AFTER_S)
         if order is None:
             self._checkpoint()
@@ -106,15 +151,20 @@ class Loop:
 
     def _micro_step(self) -> None:
         began_s = self._clock()
-        tokens_before = self._trainer.progress.trained_tokens
+        tokens, labelled = self._trainer.next_tokens
         finished = self._trainer.micro_step()
         took_s = self._clock() - began_s
         self._trainer.progress.active_s += took_s
         self._step_s += took_s
-        self._step_tokens += self._trainer.progress.trained_tokens - tokens_before
+        self._step_tokens += tokens
         self._step_micro_steps += 1
+        if self._rehearsal:
+            self._rehearsal.paces.note(Pass(tokens, labelled, took_s))
         if finished is not None:
-            self._report(worker_pb2.TrainingReport(progress=self._progress(finished)))
+            told = self._progress(finished)
+            self._report(worker_pb2.TrainingReport(progress=told))
+            if self._rehearsal:
+                self._rehearsal.end_step(told)
             self._step_s, self._step_micro_steps, self._step_tokens = 0.0, 0, 0
 
     def _evaluate(self) -> Outcome | None:
@@ -123,13 +173,20 @@ class Loop:
         for number in range(self._trainer.held_out_count):
             if self._obey() is Outcome.STOPPED:
                 return Outcome.STOPPED
-            began_s = self._clock()
-            loss, labelled = self._trainer.held_out_loss(number)
-            summed_loss, tokens = summed_loss + loss, tokens + labelled
-            took_s += self._clock() - began_s
+            loss, one = self._held_out_loss(number)
+            summed_loss, tokens = summed_loss + loss, tokens + one.labelled
+            took_s += one.took_s
         evaluated = self._trainer.note_evaluation(summed_loss, tokens, took_s)
         self._report(worker_pb2.TrainingReport(evaluated=evaluated))
         return None
+
+    def _held_out_loss(self, number: int) -> tuple[float, Pass]:
+        began_s = self._clock()
+        loss, tokens, labelled = self._trainer.held_out_loss(number)
+        one = Pass(tokens, labelled, self._clock() - began_s)
+        if self._rehearsal:
+            self._rehearsal.paces.note_evaluation(one)
+        return loss, one
 
     def _progress(self, finished: FinishedStep) -> job_pb2.TrainProgress:
         progress, memory = self._trainer.progress, self._residency()
@@ -148,6 +205,7 @@ class Loop:
             file_bytes=memory.file_bytes,
             time_to_go_s=self._trainer.samples_left * took_s / progress.samples,
             peak_rss_bytes=memory.peak_rss_bytes,
+            peak_gpu_bytes=self._gpu_bytes(),
         )
 
     def _checkpoint(self) -> None:

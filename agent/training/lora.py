@@ -19,12 +19,14 @@ def scale(lora: job_pb2.LoraSpec) -> float:
 
 class Lora:
     """``a``: (rank, columns), ``b``: (rows, rank). A starts as PEFT's does, from torch's global
-    generator, B at zero."""
+    generator of the processor, whatever the device; B at zero."""
 
-    def __init__(self, rows: int, columns: int, spec: job_pb2.LoraSpec) -> None:
-        self.a = nn.Parameter(torch.empty(spec.rank, columns))
-        self.b = nn.Parameter(torch.zeros(rows, spec.rank))
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+    def __init__(
+        self, rows: int, columns: int, spec: job_pb2.LoraSpec, device: torch.device
+    ) -> None:
+        start = nn.init.kaiming_uniform_(torch.empty(spec.rank, columns), a=math.sqrt(5))
+        self.a = nn.Parameter(start.to(device))
+        self.b = nn.Parameter(torch.zeros(rows, spec.rank, device=device))
         self._scale = scale(spec)
         self._dropout = spec.dropout
 
@@ -49,8 +51,8 @@ class Lora:
     def _dropped(self, x: Tensor, seed: int | None) -> Tensor:
         if seed is None or self._dropout == 0:
             return x
-        kept = torch.empty(x.shape, dtype=x.dtype)
-        kept.bernoulli_(1 - self._dropout, generator=torch.Generator().manual_seed(seed))
+        kept = torch.empty_like(x)
+        kept.bernoulli_(1 - self._dropout, generator=torch.Generator(x.device).manual_seed(seed))
         return kept.mul_(x).div_(1 - self._dropout)
 
     @staticmethod

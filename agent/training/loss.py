@@ -32,12 +32,12 @@ def cross_entropy(
     summed loss in nats, and its gradient with respect to hidden."""
     narrow = hidden.to(head.data_type)
     positions = len(targets)
-    maximum = torch.full((positions, 1), -torch.inf)
-    total = torch.zeros(positions, 1)
-    target_logits = torch.zeros(positions)
-    rows_sum = torch.zeros(hidden.shape) if with_gradient else None
-    products = torch.empty(positions, chunk_rows, dtype=head.data_type)
-    buffer = torch.empty(positions, chunk_rows)
+    maximum = hidden.new_full((positions, 1), -torch.inf)
+    total = hidden.new_zeros(positions, 1)
+    target_logits = hidden.new_zeros(positions)
+    rows_sum = torch.zeros_like(hidden) if with_gradient else None
+    products = hidden.new_empty(positions, chunk_rows, dtype=head.data_type)
+    buffer = hidden.new_empty(positions, chunk_rows)
     for first in range(0, head.rows, chunk_rows):
         last = min(first + chunk_rows, head.rows)
         rows, product = head.chunk(first, last), products[:, : last - first]
@@ -46,8 +46,10 @@ def cross_entropy(
         scale = None if head.row_scale is None else head.row_scale[first:last]
         if scale is not None:
             logits.mul_(scale)
-        here = torch.nonzero((targets >= first) & (targets < last)).flatten()
-        target_logits[here] = logits[here, targets[here] - first]
+        place = (targets - first).clamp(0, last - first - 1)
+        target_logits = torch.where(
+            targets == place + first, logits.gather(1, place[:, None])[:, 0], target_logits
+        )
         new_maximum = torch.maximum(maximum, logits.amax(1, keepdim=True))
         shrink = torch.exp(maximum - new_maximum)
         exponentials = logits.sub_(new_maximum).exp_()

@@ -4,20 +4,22 @@ With bfloat16 units the products are several times faster than in float32; witho
 emulated and slower. So the processor must say that it has them, and a product of a 1B model's size
 must show it: not every build of torch uses them. Activations and adapters stay in float32.
 
+A GPU has bfloat16 units from compute capability 8 on (Orin); before, float32 it is.
+
 The choice of two attempts must not hang on what else the board was doing, so the race is not close
 (native units win by a factor of two to five), and the first attempt's choice is in the checkpoint.
 """
 
-import re
 import time
 from pathlib import Path
 
 import torch
 
-# x86's and Arm's words for it in /proc/cpuinfo.
-_NATIVE = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
-# Narrower models spend their time around the products.
-_LEAST_WIDTH = 512
+from agent.memory.processor import CPU, FLOAT32_BYTES, least_element_bytes
+from agent.training.device import GPU, PROCESSOR
+
+# The compute capability of GPUs that have them.
+_BFLOAT16_UNITS = (8, 0)
 _TOKENS, _WIDTH = 256, 1152
 _REPEATS = 8
 _WORTH_IT = 1.5
@@ -26,9 +28,12 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 TYPES = {name: data_type for data_type, name in NAMES.items()}
 
 
-def choose(width: int, cpu: Path = Path("/proc/cpuinfo")) -> torch.dtype:
+def choose(width: int, device: torch.device = PROCESSOR, cpu: Path = CPU) -> torch.dtype:
     """For a model with hidden states of this width. Takes about 0.1 s."""
-    if width < _LEAST_WIDTH or _NATIVE.search(cpu.read_text()) is None:
+    if device.type == GPU.type:
+        native = torch.cuda.get_device_capability(device) >= _BFLOAT16_UNITS
+        return torch.bfloat16 if native else torch.float32
+    if least_element_bytes(width, cpu) == FLOAT32_BYTES:
         return torch.float32
     faster = _best_s(torch.float32) > _WORTH_IT * _best_s(torch.bfloat16)
     return torch.bfloat16 if faster else torch.float32

@@ -1,186 +1,198 @@
-"""The rehearsal of a training: everything that happens in its hours, in a minute, before it.
+"""The rehearsal of a training: everything that happens in its hours, in a minute, before them.
 
     data          each stage's dataset, tokenised with the base model's own tokenizer
     memory        the plan and its forecast; as much memory really taken and written to
-    training      ten optimizer steps, of each stage some, timed: the true session, cut short
-    checkpoint    what was saved, read back: bitwise what the session exported
+    training      ten optimizer steps, timed
+    checkpoint    what was saved, read back: bitwise what was exported at the same step
     adapter       the export: PEFT's files, and the same weights for llama.cpp
 
-The agent lets llama.cpp speak with that adapter once this process, and its memory, is gone. It is
-the job's own code over the job's own data in a scratch folder; only the steps are fewer, and the
-evaluations are left out: their time follows from the steps'.
+A job rehearses itself: its own first steps are timed, and once they are done it stops and tries out
+the rest (``Loop`` has the order of it), so that no step is wasted. ``job plan`` runs the same
+session over the same data, cut short and in a scratch folder. In both, the agent lets llama.cpp
+speak with the trial adapter while the trainer's memory is given back.
 """
 
-import mmap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast, training_forecast
-from agent.memory.plan import Facts, Plan, choose
+from agent.memory.plan import Facts, Plan
 from agent.memory.shape import shape_of
-from agent.training import duration, token_file
-from agent.training.duration import StageData, StepTimes
-from agent.training.failures import TrainingFailure
+from agent.training import comparison, duration, own_log, room, token_file
+from agent.training.duration import Paces, StageData
+from agent.training.export import ADAPTER_FILE
+from agent.training.recipe import held_out_split
 from agent.training.token_file import Totals
 from artifacts import adapter
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-from protos.recipe import held_out_samples, total_steps
 
-# Optimizer steps, of all stages together.
+# Optimizer steps; in `job plan` of all stages together, and of each at least some.
 STEPS = 10
 _FEWEST_STEPS = 4
-_PAGE_BYTES = 4096
-_TRIAL = "trial"
+# Held-out samples that are passed forward to see how long it takes.
+EVALUATED_SAMPLES = 8
+# A job that has less before it is its own rehearsal.
+LONG_S = 60.0
+# Below a job's folder, and gone after the rehearsal.
+TRIAL = "trial"
 
 Report = Callable[[worker_pb2.TrainingReport], None]
-# Tokenises the dataset of the stage (from 0) into the job's folder; the path and the totals.
-Tokenise = Callable[[int], tuple[Path, Totals]]
-# Trains as the job would, from this command to its last report.
-Train = Callable[[worker_pb2.StartTraining, Report], None]
 
 
-@dataclass(frozen=True, slots=True)
 class Rehearsal:
-    start: worker_pb2.StartTraining
-    base: BaseModel
-    report: Report
-    clock: Callable[[], float] = time.monotonic
+    """Of one job: ``start`` is what it was asked to do, ``tokens`` what its datasets were made
+    into, in ``tokenised_s``."""
 
-    def run(self, tokenise: Tokenise, train: Train) -> None:
-        """Reports each check that passes, then TrainingRehearsed. Raises what the job would."""
-        spec = self.start.spec
-        began_s = self.clock()
-        stages = [self._stage(number, tokenise) for number in range(len(spec.stages))]
-        found = "; ".join(
-            _said_of_data(stage, one) for stage, one in zip(spec.stages, stages, strict=True)
-        )
-        self._passed("data", found, began_s)
-        began_s = self.clock()
-        facts = Facts(self._element_bytes(), max(one.longest for one in stages))
-        plan = choose(self.base, spec, facts)
-        forecast = training_forecast(self.base, spec, plan, facts.element_bytes, facts.longest)
-        taken_bytes = _take(forecast.anonymous_bytes - TRAINER_ANONYMOUS_BYTES)
-        said = f"{_said_of(plan, forecast)}; {taken_bytes / 1e6:,.0f} MB were taken and given back"
-        self._passed("memory", said, began_s)
-        began_s = self.clock()
-        times = StepTimes()
-        trial = shortened(self.start)
-        train(trial, self._noting(times))
-        said = f"{total_steps(trial.spec)} steps, {times.tokens_per_s():,.0f} tokens/s"
-        self._passed("training", f"{said}; loss {times.last.loss:.3f}", began_s)
-        self._read_back(trial)
-        self._rehearsed(plan, forecast, stages, times)
-
-    def _element_bytes(self) -> int:
-        """Of the frozen products, as the session will choose them. Imports torch: not before the
-        tokenizer's process is gone."""
-        from agent.training import precision
-
-        return precision.choose(self.base.embedding_length).itemsize
-
-    def _stage(self, number: int, tokenise: Tokenise) -> StageData:
-        path, totals = tokenise(number)
-        asked = self.start.spec.HasField("evaluation")
-        fraction = self.start.spec.evaluation.held_out_fraction if asked else 0.0
-        held_out = held_out_samples(totals.samples, fraction)
-        if held_out >= totals.samples:
-            name = self.start.spec.stages[number].dataset_name or "The dataset"
-            raise TrainingFailure(
-                job_pb2.CAUSE_BAD_DATA,
-                f"{name} has {totals.samples} samples, and the evaluation holds {held_out} of them "
-                "out: none is left to train on. Add samples, or leave the evaluation out.",
-            )
-        return StageData(totals, token_file.longest(path, totals), held_out)
-
-    def _noting(self, times: StepTimes) -> Report:
-        """The session's own reports end here; its log lines go on to the agent."""
-
-        def report(report: worker_pb2.TrainingReport) -> None:
-            match report.WhichOneof("report"):
-                case "log":
-                    self.report(report)
-                case "started":
-                    times.started(report.started)
-                case "progress":
-                    times.note(report.progress)
-
-        return report
-
-    def _read_back(self, trial: worker_pb2.StartTraining) -> None:
-        from agent.training import comparison
-
-        began_s = self.clock()
-        folder = Path(trial.job_folder)
-        adapter.unpack(folder / comparison.ADAPTER_FILE, folder / _TRIAL)
-        compared = comparison.checkpoint_with_export(trial.spec, folder, folder / _TRIAL)
-        self._passed("checkpoint", f"{compared} tensors read back bitwise as exported", began_s)
-        began_s = self.clock()
-        size_bytes = (folder / _TRIAL / adapter.GGUF).stat().st_size
-        self._passed("adapter", f"converted for llama.cpp, {size_bytes / 1e6:,.1f} MB", began_s)
-
-    def _rehearsed(
-        self, plan: Plan, forecast: Forecast, stages: Sequence[StageData], times: StepTimes
+    def __init__(
+        self,
+        start: worker_pb2.StartTraining,
+        base: BaseModel,
+        tokens: Sequence[tuple[Path, Totals]],
+        tokenised_s: float,
+        report: Report,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        spec = self.start.spec
-        planned = duration.stage_plans(spec, plan, shape_of(self.base), stages, times)
-        duration_s = sum(stage.duration_s for stage in planned)
-        parts = [*((part.name, part.size_bytes) for part in forecast.anonymous)]
-        parts += [("libraries", forecast.libraries_bytes), ("base model", forecast.weights_bytes)]
-        result = job_pb2.JobPlan(
-            memory=[job_pb2.MemoryPart(name=name, size_bytes=size) for name, size in parts],
-            peak_bytes=forecast.peak_bytes,
-            measured_peak_bytes=times.last.peak_rss_bytes,
-            stored_layers=plan.stored_layers,
-            head_rows=plan.chunk_rows,
-            packing=plan.packing,
-            stages=planned,
-            duration_s=duration_s,
-            tokens_per_s=times.tokens_per_s(),
-            threads=times.threads,
-            data_type=times.data_type,
+        self._start = start
+        self._base = base
+        self._tokenised_s = tokenised_s
+        self._report = report
+        self._clock = clock
+        self._data = [
+            StageData(
+                totals,
+                token_file.longest(path, totals),
+                held_out_split(start.spec, number, totals.samples),
+            )
+            for number, (path, totals) in enumerate(tokens)
+        ]
+        self._plan = Plan()
+        self._facts = Facts()
+        self._threads, self._data_type = 0, ""
+        self._last = job_pb2.TrainProgress()
+        self._is_over = not start.rehearse
+        self.paces = Paces()
+
+    def due(self) -> bool:
+        """Whether the job has now made its first steps. Says so once."""
+        is_due = not self._is_over and self.paces.steps >= STEPS
+        self._is_over = self._is_over or is_due
+        return is_due
+
+    def settle(self, plan: Plan, facts: Facts, threads: int, data_type: str) -> None:
+        """With what the session runs."""
+        self._plan, self._facts = plan, facts
+        self._threads, self._data_type = threads, data_type
+
+    def check_data(self) -> None:
+        stages = zip(self._start.spec.stages, self._data, strict=True)
+        found = "; ".join(_said_of_data(stage, data) for stage, data in stages)
+        self._passed("data", found, self._tokenised_s)
+
+    def check_memory(self) -> None:
+        """Before the session takes its own. Raises TrainingFailure when it is not there."""
+        began_s = self._clock()
+        forecast = self._memory()
+        taken_bytes = forecast.anonymous_bytes - TRAINER_ANONYMOUS_BYTES
+        room.take(taken_bytes)
+        packed = ", samples packed" if self._plan.packing else ""
+        self._passed(
+            "memory",
+            f"a peak of {forecast.peak_bytes / 1e6:,.0f} MB is predicted, with "
+            f"{self._plan.stored_layers} stored layers and {self._plan.chunk_rows:,} rows of the "
+            f"head at a time{packed}; {taken_bytes / 1e6:,.0f} MB were taken and given back",
+            began_s,
         )
-        gguf = Path(self.start.job_folder) / _TRIAL / adapter.GGUF
-        done = worker_pb2.TrainingRehearsed(plan=result, adapter_path=str(gguf))
-        self.report(worker_pb2.TrainingReport(rehearsed=done))
+
+    def end_step(self, progress: job_pb2.TrainProgress) -> None:
+        """Takes in a step of the session, after its passes."""
+        self.paces.end_step(progress.stage - 1)
+        self._last.CopyFrom(progress)
+
+    def check_training(self) -> None:
+        steps, rate = self.paces.steps, self.paces.tokens_per_s()
+        took_s = sum(one.took_s for step in self.paces.all for one in step)
+        found = f"{steps} steps, {rate:,.0f} tokens/s; loss {self._last.loss:.3f}"
+        self._say("training", found, took_s)
+
+    def check_checkpoint(self, spec: job_pb2.TrainSpec, folder: Path, trial: Path) -> None:
+        """The newest in the job's ``folder``, against the adapter in ``trial``; both are of the
+        session, and its ``spec``. Raises TrainingFailure."""
+        began_s = self._clock()
+        compared = comparison.checkpoint_with_export(spec, folder, trial)
+        self._passed("checkpoint", f"{compared} tensors read back bitwise as exported", began_s)
+
+    def check_adapter(self, trial: Path, convert: Callable[[], None]) -> Path:
+        """The file for llama.cpp, which ``convert`` makes of PEFT's."""
+        began_s = self._clock()
+        convert()
+        path = trial / adapter.GGUF
+        found = f"converted for llama.cpp, {path.stat().st_size / 1e6:,.1f} MB"
+        self._passed("adapter", found, began_s)
+        return path
+
+    def plan(self) -> job_pb2.JobPlan:
+        """What the job will take, by what was timed so far."""
+        memory = self._memory()
+        shape = shape_of(self._base)
+        forecast = duration.forecast(self.paces, self._plan, shape)
+        stages = forecast.stages(self._start.spec, self._plan, self._data)
+        parts = [*((part.name, part.size_bytes) for part in memory.anonymous)]
+        parts += [("libraries", memory.libraries_bytes), ("base model", memory.weights_bytes)]
+        return job_pb2.JobPlan(
+            memory=[job_pb2.MemoryPart(name=name, size_bytes=size) for name, size in parts],
+            peak_bytes=memory.peak_bytes,
+            measured_peak_bytes=self._last.peak_rss_bytes,
+            stored_layers=self._plan.stored_layers,
+            head_rows=self._plan.chunk_rows,
+            packing=self._plan.packing,
+            stages=stages,
+            duration_s=sum(stage.duration_s for stage in stages),
+            tokens_per_s=self.paces.tokens_per_s(),
+            threads=self._threads,
+            data_type=self._data_type,
+        )
+
+    def conclude(self, trial: worker_pb2.StartTraining) -> None:
+        """After the session of `job plan`, which ``trial`` started: of what it left behind."""
+        self.check_training()
+        folder = Path(trial.job_folder)
+        adapter.unpack(folder / ADAPTER_FILE, folder / TRIAL)
+        self.check_checkpoint(trial.spec, folder, folder / TRIAL)
+        path = self.check_adapter(folder / TRIAL, lambda: None)
+        done = worker_pb2.TrainingRehearsed(plan=self.plan(), adapter_path=str(path))
+        self._report(worker_pb2.TrainingReport(rehearsed=done))
+
+    def _memory(self) -> Forecast:
+        facts = self._facts
+        return training_forecast(
+            self._base, self._start.spec, self._plan, facts.element_bytes, facts.longest
+        )
 
     def _passed(self, name: str, found: str, began_s: float) -> None:
-        check = job_pb2.PlanCheck(name=name, found=found, took_s=self.clock() - began_s)
-        self.report(worker_pb2.TrainingReport(check=check))
+        self._say(name, found, self._clock() - began_s)
+
+    def _say(self, name: str, found: str, took_s: float) -> None:
+        own_log.say(f"{name}: {found}")
+        check = job_pb2.PlanCheck(name=name, found=found, took_s=took_s)
+        self._report(worker_pb2.TrainingReport(check=check))
 
 
-def shortened(start: worker_pb2.StartTraining) -> worker_pb2.StartTraining:
-    """The same job with ten steps, or at least four for each stage."""
+def shortened(start: worker_pb2.StartTraining, samples: Sequence[int]) -> worker_pb2.StartTraining:
+    """The same job with ten steps, or at least four for each stage, and an evaluation of some
+    samples at the end of each. ``samples`` are those of the stages' datasets."""
     trial = worker_pb2.StartTraining()
     trial.CopyFrom(start)
-    trial.spec.ClearField("evaluation")
     steps = max(_FEWEST_STEPS, -(-STEPS // len(trial.spec.stages)))
     for stage in trial.spec.stages:
         stage.steps = min(stage.steps, steps)
+    if trial.spec.HasField("evaluation"):
+        asked = trial.spec.evaluation
+        few = EVALUATED_SAMPLES / max(samples)
+        asked.held_out_fraction = min(asked.held_out_fraction, few)
+        asked.period_steps = steps
     return trial
-
-
-def _take(size_bytes: int) -> int:
-    """Takes that much memory, writes to each of its pages, and gives it back. Raises MemoryError,
-    or is killed by the kernel, when it is not there."""
-    size_bytes = max(size_bytes, _PAGE_BYTES)
-    try:
-        with mmap.mmap(-1, size_bytes) as taken:
-            for place in range(0, size_bytes, _PAGE_BYTES):
-                taken[place] = 1
-    except OSError as error:
-        raise MemoryError(str(error)) from error
-    return size_bytes
-
-
-def _said_of(plan: Plan, forecast: Forecast) -> str:
-    packed = ", samples packed" if plan.packing else ""
-    return (
-        f"a peak of {forecast.peak_bytes / 1e6:,.0f} MB is predicted, with {plan.stored_layers} "
-        f"stored layers and {plan.chunk_rows:,} rows of the head at a time{packed}"
-    )
 
 
 def _said_of_data(stage: job_pb2.TrainStage, data: StageData) -> str:

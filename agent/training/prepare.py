@@ -4,9 +4,10 @@
         --sequence-length N --dataset-name TEXT --parent PID
 
 The tokenizer is llama.cpp's, which will serve: its vocabulary takes tens of megabytes that the
-trainer needs itself. One JSON line on stdout: {"samples", "tokens", "labelled"}, or {"cause",
-"message"} and exit code 1. It ends with the worker that waits for it: nobody else would read the
-answer, and the next attempt makes the same file. So the tokenizer is imported only after that.
+trainer needs itself. One JSON line on stdout: {"samples", "examples", "tokens", "labelled"}, or
+{"cause", "message"} and exit code 1. It ends with the worker that waits for it: nobody else would
+read the answer, and the next attempt makes the same file. So the tokenizer is imported only after
+that.
 """
 
 import argparse
@@ -49,20 +50,19 @@ def prepare(
             ChatTemplate(template, vocabulary.special_texts()) if template else None,
             name,
         )
-        examples = _examples(maker, source, sequence_length, model.context_length, name)
-        return token_file.write(target, key, examples)
+        samples = _samples(maker, source, sequence_length, model.context_length, name)
+        return token_file.write(target, key, samples)
 
 
-def _examples(
+def _samples(
     maker: "ExampleMaker", source: Path, sequence_length: int, window: int, name: str
-) -> Iterator[Example]:
+) -> Iterator[tuple[Example, ...]]:
     for sample in dataset.read(source, name=name):
-        example = maker.make(sample)
-        if len(example.tokens) > sequence_length:
-            raise bad_line(
-                name, sample.line, _too_long(len(example.tokens), sequence_length, window)
-            )
-        yield example
+        examples = maker.make(sample)
+        longest = max(len(example.tokens) for example in examples)
+        if longest > sequence_length:
+            raise bad_line(name, sample.line, _too_long(longest, sequence_length, window))
+        yield examples
 
 
 def _too_long(tokens: int, sequence_length: int, window: int) -> str:

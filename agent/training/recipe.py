@@ -6,9 +6,10 @@ base model at hand to compare with.
 
 import math
 
-from agent.training.failures import TrainingFailure, bad_spec
+from agent.training.failures import TrainingFailure, bad_data, bad_spec
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2
+from protos.recipe import held_out_samples
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _SCHEDULES = (job_pb2.SCHEDULE_CONSTANT, job_pb2.SCHEDULE_LINEAR, job_pb2.SCHEDULE_COSINE)
@@ -31,6 +32,20 @@ def check(spec: job_pb2.TrainSpec, base: BaseModel) -> None:
     for number, stage in enumerate(spec.stages, start=1):
         _check_stage(stage, f"stage {number}: " if len(spec.stages) > 1 else "")
     _check_lora(spec.lora, base)
+
+
+def held_out_split(spec: job_pb2.TrainSpec, number: int, samples: int) -> int:
+    """How many of the ``samples`` of a stage (from 0) are held out. Raises TrainingFailure where
+    none would be left."""
+    fraction = spec.evaluation.held_out_fraction if spec.HasField("evaluation") else 0.0
+    held_out = held_out_samples(samples, fraction)
+    if held_out >= samples:
+        name = spec.stages[number].dataset_name or f"The dataset of stage {number + 1}"
+        raise bad_data(
+            f"{name} has {samples} sample: none is left to train on when one is held out for "
+            "evaluation. Add samples, or leave out evaluation."
+        )
+    return held_out
 
 
 def _check_stage(stage: job_pb2.TrainStage, place: str) -> None:

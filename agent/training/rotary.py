@@ -3,20 +3,22 @@
 import torch
 from torch import Tensor
 
-from agent.training.configuration import Rope
+from agent.model.configuration import Rope
 
 
 class Rotary:
     """``head``: the width of one. ``divisors`` (head / 2) of the frequencies stretch the context
     where a model has them (Llama 3)."""
 
-    def __init__(self, rope: Rope, head: int, divisors: Tensor | None) -> None:
-        frequencies = 1 / rope.theta ** (torch.arange(0, head, 2).float() / head)
+    def __init__(
+        self, rope: Rope, head: int, divisors: Tensor | None, device: torch.device
+    ) -> None:
+        frequencies = (1 / rope.theta ** (torch.arange(0, head, 2).float() / head)).to(device)
         self._frequencies = frequencies / (rope.factor if divisors is None else divisors)
-        self._cosines = self._sines = torch.empty(0)
+        self._cosines = self._sines = torch.empty(0, device=device)
 
     def rotate(self, x: Tensor, positions: Tensor) -> None:
-        """x (tokens, heads, head), in place; each position is less than the tokens are many."""
+        """x (…, tokens, heads, head), in place; each position is less than the tokens are many."""
         self._reach(len(positions))
         self._turn(x, self._cosines[positions], self._sines[positions])
 
@@ -26,7 +28,8 @@ class Rotary:
 
     def _reach(self, length: int) -> None:
         if len(self._cosines) < length:
-            angles = torch.arange(length).float()[:, None] * self._frequencies
+            positions = torch.arange(length, device=self._frequencies.device).float()
+            angles = positions[:, None] * self._frequencies
             self._cosines, self._sines = angles.cos(), angles.sin()
 
     @staticmethod

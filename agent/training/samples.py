@@ -15,7 +15,8 @@ from agent.training.token_file import HEADER, Totals
 
 @dataclass(frozen=True, slots=True)
 class TokenSample:
-    """``tokens`` (length), and the places in it that are labelled, rising, never the first."""
+    """An example: ``tokens`` (length), and the places in it that are labelled, rising, never the
+    first."""
 
     tokens: Tensor
     labelled: Tensor
@@ -24,6 +25,10 @@ class TokenSample:
 class Samples:
     """The samples of a tokens file (see token_file.py) in the order of their training, less
     ``held_out`` of them, which the seed chooses.
+
+    A sample is a line of the dataset, whatever the base model's chat template makes of it: steps,
+    epochs and the held-out share mean the same on every base, the controller can compute them, and
+    the answers of one conversation are either all learned or all held out.
 
     Sample ``number`` of the training is a pure function of seed, stage and number, so that the data
     cursor of a checkpoint is one number. What is held out does not depend on the stage: of two
@@ -53,11 +58,14 @@ class Samples:
                 mapped, dtype=torch.int32, count=totals.tokens, offset=HEADER.size
             )
             self._starts = torch.frombuffer(
-                mapped, dtype=torch.int64, count=totals.samples + 1, offset=totals.starts_offset
+                mapped, dtype=torch.int64, count=totals.examples + 1, offset=totals.starts_offset
+            )
+            self._firsts = torch.frombuffer(
+                mapped, dtype=torch.int64, count=totals.samples + 1, offset=totals.firsts_offset
             )
 
-    def at(self, number: int) -> TokenSample:
-        """Sample ``number`` of the training, counted from 0 through all passes."""
+    def at(self, number: int) -> tuple[TokenSample, ...]:
+        """The examples of sample ``number`` of the training, counted from 0 through all passes."""
         passes, place = divmod(number, len(self._trained))
         return self._sample(int(self._order_of(passes)[place]))
 
@@ -69,18 +77,25 @@ class Samples:
     @property
     def trained_labels(self) -> int:
         """Labelled tokens of one pass."""
-        held_out = (len(self.held_out(number).labelled) for number in range(self.held_out_count))
-        return self.totals.labelled - sum(held_out)
+        held_out = sum(
+            len(example.labelled)
+            for number in range(self.held_out_count)
+            for example in self.held_out(number)
+        )
+        return self.totals.labelled - held_out
 
     @property
     def held_out_count(self) -> int:
         return len(self._held_out)
 
-    def held_out(self, number: int) -> TokenSample:
-        """Held-out sample ``number``, counted from 0."""
+    def held_out(self, number: int) -> tuple[TokenSample, ...]:
+        """The examples of held-out sample ``number``, counted from 0."""
         return self._sample(int(self._held_out[number]))
 
-    def _sample(self, index: int) -> TokenSample:
+    def _sample(self, index: int) -> tuple[TokenSample, ...]:
+        return tuple(map(self._example, range(*self._firsts[index : index + 2].tolist())))
+
+    def _example(self, index: int) -> TokenSample:
         marked = self._tokens[int(self._starts[index]) : int(self._starts[index + 1])].long()
         is_label = marked < 0
         return TokenSample(

@@ -4,21 +4,25 @@ Only imported once the tokenizer's process is gone: from here on torch is loaded
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from agent.memory.plan import Facts, Plan, choose
-from agent.training import checkpoint, heap, own_log, precision, token_file
+from agent.training import checkpoint, device, heap, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
-from agent.training.export import export
-from agent.training.failures import TrainingFailure, bad_data, explain
+from agent.training.export import convert, export, write_peft
+from agent.training.failures import TrainingFailure, explain
 from agent.training.graph import TrainedModel, build
 from agent.training.loop import Loop, Outcome, Report
+from agent.training.preflight import TRIAL, Rehearsal
+from agent.training.recipe import held_out_split
 from agent.training.samples import Samples
 from agent.training.token_file import Totals
 from agent.training.trainer import Progress, Trainer
@@ -28,13 +32,11 @@ from agent.workers.residency import AnonymousPeak
 from artifacts import digest
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-from protos.recipe import held_out_samples
-
-CHECKPOINTS = "checkpoints"
 
 
 class Session:
-    """``tokens``: the tokens file of each stage of ``start``, and what it holds."""
+    """``tokens``: the tokens file of each stage of ``start``, and what it holds. ``rehearsal``: of
+    a job that has had none."""
 
     def __init__(
         self,
@@ -42,8 +44,10 @@ class Session:
         base: BaseModel,
         tokens: Sequence[tuple[Path, Totals]],
         report: Report,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         self._start = start
+        self._rehearsal = rehearsal
         self._spec = job_pb2.TrainSpec()
         self._spec.CopyFrom(start.spec)
         self._longest = max(token_file.longest(path, totals) for path, totals in tokens)
@@ -59,7 +63,8 @@ class Session:
             for number, (path, totals) in enumerate(tokens)
         ]
         self._send = report
-        self._checkpoints = CheckpointFolder(Path(start.job_folder) / CHECKPOINTS)
+        self._folder = Path(start.job_folder)
+        self._checkpoints = CheckpointFolder(self._folder / checkpoint.FOLDER)
 
     def run(self, commands: Commands) -> Outcome:
         """Reports everything up to TrainingFinished or TrainingStopped."""
@@ -67,15 +72,28 @@ class Session:
         found = self._checkpoints.newest(recipe)
         for problem in self._checkpoints.problems:
             self._log(problem)
+        if self._rehearsal and not found:
+            self._rehearsal.check_data()
         settings = found.settings if found else self._new_settings(recipe)
         torch.set_num_threads(settings.threads)
         # Chosen in each attempt anew: it changes no number.
-        self._spec.stored_layers = self._plan(settings.data_type).stored_layers
-        weights = MappedWeights(self._base, precision.TYPES[settings.data_type])
+        plan = self._plan(settings.data_type)
+        self._spec.stored_layers = plan.stored_layers
+        if self._rehearsal:
+            running = replace(plan, packing=settings.packing, chunk_rows=settings.chunk_rows)
+            self._rehearsal.settle(
+                running, self._facts(settings.data_type), settings.threads, settings.data_type
+            )
+            if not found:
+                self._rehearsal.check_memory()
+        where = self._where(settings)
+        weights = MappedWeights(self._base, precision.TYPES[settings.data_type], where.device)
         with AnonymousPeak() as peak:
             model = build(self._base, weights, self._spec, settings.chunk_rows)
             trainer = self._trainer(model, settings, found)
-            self._report_started(settings, trainer)
+            # Its file is mapped as long as it is held, and its pages would stay in memory.
+            del found
+            self._report_started(settings, trainer, where)
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
@@ -85,7 +103,7 @@ class Session:
             stopped = worker_pb2.TrainingStopped(step=trainer.step)
             self._report(worker_pb2.TrainingReport(stopped=stopped))
         else:
-            self._report_finished(path, trainer.progress, peak.peak_bytes)
+            self._report_finished(path, trainer.progress, peak.peak_bytes, where)
         return outcome
 
     @contextmanager
@@ -106,15 +124,25 @@ class Session:
     def _new_settings(self, recipe: str) -> Settings:
         threads = self._start.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(threads)
-        data_type = precision.choose(self._base.embedding_length)
+        where = device.choose(self._start.device)
+        data_type = precision.choose(self._base.embedding_length, where.device)
         name = precision.NAMES[data_type]
         plan = self._plan(name)
-        return Settings(recipe, threads, name, plan.packing, plan.chunk_rows)
+        return Settings(recipe, threads, name, plan.packing, plan.chunk_rows, where.device.type)
+
+    def _where(self, settings: Settings) -> device.Choice:
+        """As in the checkpoint, if that is still there: a lost GPU must not end the job."""
+        where = device.choose(settings.device)
+        if where.device.type != settings.device:
+            self._log(f"{where.why} The checkpoint is of {settings.device}: losses may differ.")
+        return where
 
     def _plan(self, data_type: str) -> Plan:
         """Within the recipe's memory budget; raises OutOfMemory when there is none."""
-        facts = Facts(precision.TYPES[data_type].itemsize, self._longest)
-        return choose(self._base, self._spec, facts)
+        return choose(self._base, self._spec, self._facts(data_type))
+
+    def _facts(self, data_type: str) -> Facts:
+        return Facts(precision.TYPES[data_type].itemsize, self._longest)
 
     def _trainer(
         self, model: TrainedModel, settings: Settings, found: Checkpoint | None
@@ -141,6 +169,18 @@ class Session:
             weights.scratch.release()
             heap.give_back()
 
+        @contextmanager
+        def trial(rehearsal: Rehearsal) -> Iterator[Path]:
+            folder = self._folder / TRIAL
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                write_peft(folder, self._base, model, self._spec)
+                rehearsal.check_checkpoint(self._spec, self._folder, folder)
+                yield rehearsal.check_adapter(folder, lambda: convert(folder, self._base.path))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
         return Loop(
             trainer,
             self._spec,
@@ -149,10 +189,13 @@ class Session:
             save=save,
             release=release,
             residency=residency.measure,
+            gpu_bytes=lambda: device.peak_bytes(weights.scratch.device),
             clock=time.monotonic,
+            rehearsal=self._rehearsal,
+            trial=trial,
         )
 
-    def _report_started(self, settings: Settings, trainer: Trainer) -> None:
+    def _report_started(self, settings: Settings, trainer: Trainer, where: device.Choice) -> None:
         if settings.threads != (self._start.threads or settings.threads):
             self._log(
                 f"Going on with {settings.threads} threads, as in the checkpoint: another number "
@@ -164,10 +207,14 @@ class Session:
             data_type=settings.data_type,
             samples=sum(samples.trained_count for samples in self._samples),
             labelled_tokens=sum(samples.trained_labels for samples in self._samples),
+            device=where.device.type,
+            device_reason=where.why,
         )
         self._report(worker_pb2.TrainingReport(started=started))
 
-    def _report_finished(self, path: Path, progress: Progress, anonymous_peak: int) -> None:
+    def _report_finished(
+        self, path: Path, progress: Progress, anonymous_peak: int, where: device.Choice
+    ) -> None:
         result = job_pb2.JobResult(
             adapter_digest=digest.of_file(path),
             adapter_size_bytes=path.stat().st_size,
@@ -179,6 +226,7 @@ class Session:
             tokens_per_s=progress.trained_tokens / max(progress.active_s, 1e-9),
             peak_rss_bytes=residency.measure().peak_rss_bytes,
             peak_anonymous_bytes=anonymous_peak,
+            peak_gpu_bytes=device.peak_bytes(where.device),
             stopped_early=progress.stopped_early,
             best=progress.best.to_proto(best=True) if progress.best else None,
         )
@@ -214,17 +262,3 @@ def told(report: worker_pb2.TrainingReport) -> str:
                 f" samples{'  best' if found.best else ''}"
             )
     return ""
-
-
-def held_out_split(spec: job_pb2.TrainSpec, number: int, samples: int) -> int:
-    """How many of the ``samples`` of a stage (from 0) are held out. Raises TrainingFailure where
-    none would be left."""
-    fraction = spec.evaluation.held_out_fraction if spec.HasField("evaluation") else 0.0
-    held_out = held_out_samples(samples, fraction)
-    if held_out >= samples:
-        name = spec.stages[number].dataset_name or f"The dataset of stage {number + 1}"
-        raise bad_data(
-            f"{name} has {samples} sample: none is left to train on when one is held out for "
-            "evaluation. Add samples, or leave out evaluation."
-        )
-    return held_out

@@ -2,9 +2,12 @@
 
     bytes 0-7      "nftokens"
     8-39           key: SHA-256 of what the tokens were made from (see ``key_of``)
-    40-63          samples, tokens, labelled tokens: three 64-bit numbers
-    64-            a 32-bit number for each token: its id t, or ~t (which is -t - 1) if labelled
-    …              64-bit start of each sample, counted in tokens, and the end of the last one
+    40-71          samples, examples, tokens, labelled tokens: four 64-bit numbers
+    72-            a 32-bit number for each token: its id t, or ~t (which is -t - 1) if labelled
+    …              64-bit start of each example, counted in tokens, and the end of the last one
+    …              64-bit number of each sample's first example, and the number of examples
+
+A sample is a line of the dataset, and mostly one example; examples.py says when it is several.
 
 All little-endian, padded to 8 bytes before the starts. Written by the short-lived process that has
 the tokenizer, and kept beside the checkpoints: an attempt that resumes finds it again by its key.
@@ -15,15 +18,15 @@ import itertools
 import os
 import struct
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from artifacts import durable
 
 MAGIC = b"nftokens"
-HEADER = struct.Struct("<8s32sQQQ")
-_VERSION = 2
+HEADER = struct.Struct("<8s32sQQQQ")
+_VERSION = 3
 _ALIGNMENT = 8
 
 
@@ -40,6 +43,7 @@ class Totals:
     """Of one pass over the dataset."""
 
     samples: int
+    examples: int
     tokens: int
     labelled: int
 
@@ -49,9 +53,13 @@ class Totals:
         return end + -end % _ALIGNMENT
 
     @property
+    def firsts_offset(self) -> int:
+        return self.starts_offset + 8 * (self.examples + 1)
+
+    @property
     def size_bytes(self) -> int:
         """Of the whole file."""
-        return self.starts_offset + 8 * (self.samples + 1)
+        return self.firsts_offset + 8 * (self.samples + 1)
 
 
 def key_of(base_digest: str, dataset_digest: str, sequence_length: int) -> bytes:
@@ -60,23 +68,25 @@ def key_of(base_digest: str, dataset_digest: str, sequence_length: int) -> bytes
     return hashlib.sha256(text.encode()).digest()
 
 
-def write(path: Path, key: bytes, examples: Iterable[Example]) -> Totals:
-    """Writes the examples as they come, durably."""
-    starts = array("Q", [0])
+def write(path: Path, key: bytes, samples: Iterable[Sequence[Example]]) -> Totals:
+    """Writes the examples of each sample as they come, durably."""
+    starts, firsts = array("Q", [0]), array("Q", [0])
     labelled = 0
     with durable.replacing(path) as file:
         file.write(bytes(HEADER.size))
-        for example in examples:
-            pairs = zip(example.tokens, example.labelled, strict=True)
-            numbers = array("i", [~token if is_label else token for token, is_label in pairs])
-            file.write(numbers.tobytes())
-            starts.append(starts[-1] + len(numbers))
-            labelled += sum(example.labelled)
-        totals = Totals(len(starts) - 1, starts[-1], labelled)
+        for examples in samples:
+            for example in examples:
+                pairs = zip(example.tokens, example.labelled, strict=True)
+                numbers = array("i", [~token if is_label else token for token, is_label in pairs])
+                file.write(numbers.tobytes())
+                starts.append(starts[-1] + len(numbers))
+                labelled += sum(example.labelled)
+            firsts.append(len(starts) - 1)
+        totals = Totals(len(firsts) - 1, len(starts) - 1, starts[-1], labelled)
         file.write(bytes(totals.starts_offset - file.tell()))
-        file.write(starts.tobytes())
+        file.write(starts.tobytes() + firsts.tobytes())
         file.seek(0)
-        file.write(HEADER.pack(MAGIC, key, totals.samples, totals.tokens, totals.labelled))
+        file.write(HEADER.pack(MAGIC, key, *astuple(totals)))
     return totals
 
 
@@ -91,17 +101,17 @@ def read_totals(path: Path, key: bytes) -> Totals | None:
         return None
     if len(head) < HEADER.size:
         return None
-    magic, found_key, samples, tokens, labelled = HEADER.unpack(head)
+    magic, found_key, *counts = HEADER.unpack(head)
     if magic != MAGIC or found_key != key:
         return None
-    totals = Totals(samples, tokens, labelled)
+    totals = Totals(*counts)
     return totals if size_bytes == totals.size_bytes else None
 
 
 def longest(path: Path, totals: Totals) -> int:
-    """Tokens of its longest sample."""
+    """Tokens of its longest example."""
     starts = array("q")
     with path.open("rb") as file:
         file.seek(totals.starts_offset)
-        starts.fromfile(file, totals.samples + 1)
+        starts.fromfile(file, totals.examples + 1)
     return max((after - before for before, after in itertools.pairwise(starts)), default=0)

@@ -56,7 +56,7 @@ class Progress:
     stage: int = 0
     stage_step: int = 0
     step_micro_steps: int = 0
-    # Over all stages.
+    # Over all stages; the samples are those of finished steps.
     steps: int = 0
     micro_steps: int = 0
     samples: int = 0
@@ -137,13 +137,15 @@ class Trainer:
 
     @property
     def samples_left(self) -> int:
-        """At most: a stage may end early."""
-        progress, accumulation = self.progress, self._spec.accumulation
-        if self.finished:
-            return 0
-        steps = sum(stage.steps for stage in self._spec.stages[progress.stage :])
-        left = (steps - progress.stage_step) * accumulation
-        return left - sum(len(pack) for pack in self._step_packs()[: progress.step_micro_steps])
+        """Of steps that are not finished, and at most: a stage may end early."""
+        steps = sum(stage.steps for stage in self._spec.stages[self.progress.stage :])
+        return (steps - self.progress.stage_step) * self._spec.accumulation
+
+    @property
+    def next_tokens(self) -> tuple[int, int]:
+        """Of the next micro-step: its tokens, and how many of them are labelled."""
+        pack = self._step_packs()[self.progress.step_micro_steps]
+        return sum(len(one.tokens) for one in pack), sum(len(one.labelled) for one in pack)
 
     @property
     def evaluation_due(self) -> bool:
@@ -162,11 +164,14 @@ class Trainer:
         """Samples of the stage's evaluation."""
         return self._samples[self.progress.stage].held_out_count
 
-    def held_out_loss(self, number: int) -> tuple[float, int]:
-        """The loss summed over one held-out sample's labelled tokens, and their number."""
-        sample = self._samples[self.progress.stage].held_out(number)
+    def held_out_loss(self, number: int) -> tuple[float, int, int]:
+        """The loss summed over one held-out sample's labelled tokens; its tokens, and how many of
+        them are labelled."""
+        examples = self._samples[self.progress.stage].held_out(number)
         with torch.no_grad():
-            return self._model.summed_loss(sample).item(), len(sample.labelled)
+            summed_loss = sum(self._model.summed_loss(example).item() for example in examples)
+        tokens = sum(len(example.tokens) for example in examples)
+        return summed_loss, tokens, sum(len(example.labelled) for example in examples)
 
     def note_evaluation(self, summed_loss: float, tokens: int, took_s: float) -> job_pb2.Evaluated:
         """Takes in a whole evaluation: keeps the adapter if it is the best of its stage, ends the
@@ -198,7 +203,7 @@ class Trainer:
         return found.to_proto(best=is_best)
 
     def micro_step(self) -> FinishedStep | None:
-        """Trains on the next samples; the step, if these were its last. Raises TrainingFailure."""
+        """Trains on the next examples; the step, if these were its last. Raises TrainingFailure."""
         progress = self.progress
         step = self._step_packs()
         pack = step[progress.step_micro_steps]
@@ -209,7 +214,6 @@ class Trainer:
         progress.step_loss += loss.item()
         progress.step_tokens += tokens
         progress.trained_tokens += tokens
-        progress.samples += len(pack)
         finished = self._optimizer_step() if progress.step_micro_steps + 1 == len(step) else None
         progress.micro_steps += 1
         if finished is None:
@@ -248,16 +252,17 @@ class Trainer:
         return self._spec.stages[self.progress.stage]
 
     def _step_packs(self) -> list[list[TokenSample]]:
-        """The samples of the step, by micro-step."""
+        """The examples of the step's samples, by micro-step."""
         if not self._packs:
             count = self._spec.accumulation
             samples = self._samples[self.progress.stage]
             first = self.progress.stage_step * count
-            step = [samples.at(number) for number in range(first, first + count)]
-            lengths = [len(sample.tokens) for sample in step]
+            numbers = range(first, first + count)
+            step = [example for number in numbers for example in samples.at(number)]
+            lengths = [len(example.tokens) for example in step]
             limit = self._spec.sequence_length if self._packing else 0
             self._packs = [[step[n] for n in pack] for pack in packs(lengths, limit)]
-            self._labelled = sum(len(sample.labelled) for sample in step)
+            self._labelled = sum(len(example.labelled) for example in step)
         return self._packs
 
     def _optimizer_step(self) -> FinishedStep:
@@ -272,6 +277,7 @@ class Trainer:
         progress.last_loss = progress.step_loss
         progress.steps += 1
         progress.stage_step += 1
+        progress.samples += self._spec.accumulation
         finished = FinishedStep(
             progress.steps,
             progress.stage + 1,

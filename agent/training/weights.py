@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from agent.training.device import PROCESSOR
 from artifacts.base_model import BaseModel, TensorInfo
 from artifacts.convert.families import scale_name
 from protos.errors import InvalidRequest
@@ -25,33 +26,34 @@ from protos.errors import InvalidRequest
 _BLOCK = 32
 _SCALE_BYTES = 2
 # Elements dequantised at once, in float32: they stay in the cache.
-_SLAB = 1 << 17
+_SLAB = 1 << 18
 _PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class Scratch:
     """One buffer for all dequantised matrices; what ``take`` returned is valid until the next."""
 
-    def __init__(self, data_type: torch.dtype) -> None:
+    def __init__(self, data_type: torch.dtype, device: torch.device = PROCESSOR) -> None:
         self.data_type = data_type
-        self._buffer = torch.empty(0, dtype=data_type)
-        self._slab = torch.empty(0)
+        self.device = device
+        self._buffer = torch.empty(0, dtype=data_type, device=device)
+        self._slab = torch.empty(0, device=device)
 
     def slab(self, rows: int, columns: int) -> Tensor:
         """float32, for what is on its way to the data type of the products."""
         if self._slab.numel() < rows * columns:
-            self._slab = torch.empty(rows * columns)
+            self._slab = torch.empty(rows * columns, device=self.device)
         return self._slab[: rows * columns].view(rows, columns)
 
     def take(self, rows: int, columns: int) -> Tensor:
         if self._buffer.numel() < rows * columns:
-            self._buffer = torch.empty(rows * columns, dtype=self.data_type)
+            self._buffer = torch.empty(rows * columns, dtype=self.data_type, device=self.device)
         return self._buffer[: rows * columns].view(rows, columns)
 
     def release(self) -> None:
         """Gives the memory back, for the time of a pause."""
-        self._buffer = torch.empty(0, dtype=self.data_type)
-        self._slab = torch.empty(0)
+        self._buffer = torch.empty(0, dtype=self.data_type, device=self.device)
+        self._slab = torch.empty(0, device=self.device)
 
 
 class Weight(ABC):
@@ -73,6 +75,10 @@ class Weight(ABC):
     def data_type(self) -> torch.dtype:
         """Of the products with this matrix."""
         return self._scratch.data_type
+
+    @property
+    def device(self) -> torch.device:
+        return self._scratch.device
 
     def dense(self) -> Tensor:
         """The whole matrix, in the data type of the products, without ``row_scale``; valid until
@@ -134,7 +140,7 @@ class BlockWeight(Weight):
         return out
 
     def gather(self, indices: Tensor) -> Tensor:
-        blocks = torch.empty(len(indices), self.columns // _BLOCK, _BLOCK)
+        blocks = torch.empty(len(indices), self.columns // _BLOCK, _BLOCK, device=self.device)
         self._unpack(self._packed[indices], blocks)
         return blocks.mul_(self._scales[indices].float()).view(-1, self.columns)
 
@@ -199,11 +205,14 @@ _BLOCK_TYPES: dict[str, type[BlockWeight]] = {"Q8_0": Q8Weight, "Q4_0": Q4Weight
 class MappedWeights:
     """The tensors of a base model's file by their GGUF names; ``data_type`` is of the products.
 
-    The file stays mapped as long as one of its tensors lives.
+    The file stays mapped as long as one of its tensors lives. A ``device`` with a memory of its own
+    is given a copy of the file's bytes, a tensor at a time, as they are in the file.
     """
 
-    def __init__(self, base: BaseModel, data_type: torch.dtype) -> None:
-        self.scratch = Scratch(data_type)
+    def __init__(
+        self, base: BaseModel, data_type: torch.dtype, device: torch.device = PROCESSOR
+    ) -> None:
+        self.scratch = Scratch(data_type, device)
         self._base = base
         descriptor = os.open(base.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -223,7 +232,7 @@ class MappedWeights:
         """The matrix of this name; InvalidRequest when it is missing, other, or not readable."""
         info = self._tensor(name, shape)
         rows, columns = shape
-        raw = self._bytes[info.offset : info.offset + info.size_bytes]
+        raw = self._raw(info)
         if info.type in _BLOCK_TYPES:
             return _BLOCK_TYPES[info.type](raw, rows, columns, self.scratch)
         if info.type == "I8":
@@ -232,17 +241,30 @@ class MappedWeights:
 
     def vector(self, name: str, length: int) -> Tensor:
         """A vector as float32, copied: norms are small and used everywhere."""
+        return self._vector(name, length).to(self.scratch.device)
+
+    def _vector(self, name: str, length: int) -> Tensor:
         info = self._tensor(name, (length,))
         raw = self._bytes[info.offset : info.offset + info.size_bytes]
         return raw.view(self._plain_type(info)).to(torch.float32, copy=True)
 
+    def _raw(self, info: TensorInfo) -> Tensor:
+        """A matrix's bytes on the device. Those that were copied need not stay here as well."""
+        device, end = self.scratch.device, info.offset + info.size_bytes
+        raw = self._bytes[info.offset : end].to(device)
+        if device != PROCESSOR:
+            first = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+            if first < end:
+                self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+        return raw
+
     def _row_scale(self, name: str, rows: int) -> Tensor:
         if scale_name(name) not in self:
             raise self._unusable(f"{name} has the type I8, and its scales {scale_name(name)} lack.")
-        scale = self.vector(scale_name(name), rows)
+        scale = self._vector(scale_name(name), rows)
         if not scale.isfinite().all():
             raise self._unusable(f"{scale_name(name)} holds NaN or infinity.")
-        return scale
+        return scale.to(self.scratch.device)
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
         info = self._base.tensors.get(name)

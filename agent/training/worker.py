@@ -11,7 +11,8 @@ tokenised by a child that is gone before torch is loaded.
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.training import own_log, preparation, recipe, token_file
@@ -21,8 +22,6 @@ from agent.workers.channel import FrameReader, FrameWriter, attach
 from artifacts import base_model, durable
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-
-Report = Callable[[worker_pb2.TrainingReport], None]
 
 # For specs that name it not.
 _UNNAMED = "dataset"
@@ -37,6 +36,11 @@ _ENVIRONMENT = {
     # OpenMP's threads wait for the next product by spinning. Unbounded, that takes the cores from
     # inference: 2.7 tokens/s instead of 28.
     "GOMP_SPINCOUNT": "2000",
+    # oneDNN and torch's layer over it keep a prepared product, with its memory, for each shape that
+    # they have met, and each length of a sample is one: of 1,024 the peak grows to a multiple of
+    # the forecast. A pass has about as many as this; making them anew costs nothing that shows.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",
+    "LRU_CACHE_CAPACITY": "16",
 }
 
 
@@ -72,36 +76,54 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
         if is_rehearsal:
             _rehearse(start, base, commands, reports)
         else:
-            _attempt(start, base, commands, reports, reports.write)
+            _attempt(start, base, commands, reports)
     except preparation.Stopped:
         stopped = worker_pb2.TrainingStopped(step=0)
         reports.write(worker_pb2.TrainingReport(stopped=stopped))
 
 
 def _attempt(
-    start: worker_pb2.StartTraining,
-    base: BaseModel,
-    commands: Commands,
-    reports: FrameWriter,
-    report: Report,
+    start: worker_pb2.StartTraining, base: BaseModel, commands: Commands, reports: FrameWriter
 ) -> None:
-    stages = range(len(start.spec.stages))
-    tokens = [_tokens(start, number, commands, reports) for number in stages]
+    began_s = time.monotonic()
+    tokens = _all_tokens(start, commands, reports)
+    tokenised_s = time.monotonic() - began_s
     # Not before: see the top.
+    from agent.training.preflight import Rehearsal
     from agent.training.session import Session
 
-    Session(start, base, tokens, report).run(commands)
+    rehearsal = None
+    if start.rehearse:
+        rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)
+    Session(start, base, tokens, reports.write, rehearsal).run(commands)
 
 
 def _rehearse(
     start: worker_pb2.StartTraining, base: BaseModel, commands: Commands, reports: FrameWriter
 ) -> None:
-    from agent.training.preflight import Rehearsal
+    began_s = time.monotonic()
+    tokens = _all_tokens(start, commands, reports)
+    tokenised_s = time.monotonic() - began_s
+    from agent.training.loop import Outcome
+    from agent.training.preflight import Rehearsal, shortened
+    from agent.training.session import Session
 
-    Rehearsal(start, base, reports.write).run(
-        lambda number: _tokens(start, number, commands, reports),
-        lambda trial, report: _attempt(trial, base, commands, reports, report),
-    )
+    def report_logs(report: worker_pb2.TrainingReport) -> None:
+        if report.HasField("log"):
+            reports.write(report)
+
+    rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)
+    trial = shortened(start, [totals.samples for _, totals in tokens])
+    if Session(trial, base, tokens, report_logs, rehearsal).run(commands) is Outcome.FINISHED:
+        rehearsal.conclude(trial)
+
+
+def _all_tokens(
+    start: worker_pb2.StartTraining, commands: Commands, reports: FrameWriter
+) -> list[tuple[Path, token_file.Totals]]:
+    """Of each stage."""
+    stages = range(len(start.spec.stages))
+    return [_tokens(start, number, commands, reports) for number in stages]
 
 
 def tokens_file(stage: int) -> str:
@@ -118,18 +140,29 @@ def _tokens(
     key = token_file.key_of(spec.base_digest, stage.dataset_digest, spec.sequence_length)
     if totals := token_file.read_totals(path, key):
         return path, totals
-    line = job_pb2.LogLine(text="Tokenising the dataset with the base model's own tokenizer.")
-    reports.write(worker_pb2.TrainingReport(log=line))
+    _log(reports, "Tokenising the dataset with the base model's own tokenizer.")
+    name = stage.dataset_name or _UNNAMED
     totals = preparation.prepare_in_child(
         Path(start.base_path),
         Path(start.dataset_paths[number]),
         path,
         key,
         spec.sequence_length,
-        stage.dataset_name or _UNNAMED,
+        name,
         commands.stop_asked.is_set,
     )
+    if totals.examples > totals.samples:
+        _log(
+            reports,
+            f"{name}: {totals.samples:,} samples are read as {totals.examples:,} examples, because "
+            "the base model's chat template writes earlier turns otherwise once later ones follow. "
+            "A step takes longer by that; what it learns from is the same.",
+        )
     return path, totals
+
+
+def _log(reports: FrameWriter, text: str) -> None:
+    reports.write(worker_pb2.TrainingReport(log=job_pb2.LogLine(text=text)))
 
 
 if __name__ == "__main__":

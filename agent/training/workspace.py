@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agent.training.attention import Segment
+from agent.training.attention import Scores, Segment
 from artifacts.convert.families import Dimensions
 
 
@@ -61,21 +61,28 @@ class Pass:
     query_gradient: Tensor
     key_gradient: Tensor
     value_gradient: Tensor
+    scores: Scores
 
 
 class Workspace:
     """For micro-steps of up to ``tokens`` tokens; the deepest ``stored_layers`` keep all."""
 
     def __init__(
-        self, size: Dimensions, tokens: int, data_type: torch.dtype, stored_layers: int
+        self,
+        size: Dimensions,
+        tokens: int,
+        data_type: torch.dtype,
+        stored_layers: int,
+        device: torch.device,
     ) -> None:
         def exact(*shape: int) -> Tensor:
-            return torch.empty(shape)
+            return torch.empty(shape, device=device)
 
         def product(*shape: int) -> Tensor:
-            return torch.empty(shape, dtype=data_type)
+            return torch.empty(shape, dtype=data_type, device=device)
 
         self.tokens = tokens
+        self._device = device
         self._first_stored = size.layers - min(stored_layers, size.layers)
         self._hidden = exact(size.layers + 1, tokens, size.hidden)
         self._query = product(size.layers, tokens, size.query)
@@ -89,6 +96,7 @@ class Workspace:
         self._narrow = product(2, tokens, size.hidden)
         self._query_wide = product(2, tokens, size.query)
         self._key_wide = product(2, tokens, size.key)
+        self._scores = Scores(size.heads, tokens, data_type, device)
 
     def begin(self, lengths: Sequence[int]) -> Pass:
         """For samples of these lengths, after each other; their sum is at most ``tokens``."""
@@ -96,7 +104,7 @@ class Workspace:
         rows = slice(0, ends[-1])
         return Pass(
             segments=[(end - length, end) for length, end in zip(lengths, ends, strict=True)],
-            positions=torch.cat([torch.arange(length) for length in lengths]),
+            positions=torch.cat([torch.arange(length) for length in lengths]).to(self._device),
             layers=[self._kept(number, rows) for number in range(len(self._query))],
             last_hidden=self._hidden[-1, rows],
             gradient=self._exact[0, rows],
@@ -111,6 +119,7 @@ class Workspace:
             query_gradient=self._query_wide[1, rows],
             key_gradient=self._key_wide[0, rows],
             value_gradient=self._key_wide[1, rows],
+            scores=self._scores,
         )
 
     def _kept(self, number: int, rows: slice) -> Kept:

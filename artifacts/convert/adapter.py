@@ -54,16 +54,8 @@ def convert_adapter(folder: Path, base: Path, target: Path) -> Conversion:
     Raises InvalidRequest for what a GGUF LoRA cannot represent and for shapes that are not the
     base's, NotFound for missing files.
     """
-    config = JsonObject.read(folder / CONFIG_FILE)
-    alpha = scaled_alpha(config, "represented in a GGUF LoRA")
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise NotFound(f"{weights} is missing.", fix="Save the adapter as safetensors.")
     model = base_model.read(base)
-    tensors = list(_paired(weights, config.integer("r"), model))
-    if not tensors:
-        raise InvalidRequest(f"{weights} holds no adapter: it has no tensors.")
-
+    alpha, tensors = _read(folder, model)
     header = gguf.GGUFWriter(None, model.architecture)
     header.add_type(gguf.GGUFType.ADAPTER)
     header.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -75,6 +67,24 @@ def convert_adapter(folder: Path, base: Path, target: Path) -> Conversion:
         size_bytes=target.stat().st_size,
         warnings=(),
     )
+
+
+def check_adapter(folder: Path, model: BaseModel) -> None:
+    """Raises what ``convert_adapter`` would for a folder that is no plain LoRA of this base."""
+    _read(folder, model)
+
+
+def _read(folder: Path, model: BaseModel) -> tuple[float, list[OutputTensor]]:
+    """Alpha, and the tensors as they will be written; their numbers are read later."""
+    config = JsonObject.read(folder / CONFIG_FILE)
+    alpha = scaled_alpha(config, "represented in a GGUF LoRA")
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise NotFound(f"{weights} is missing.", fix="Save the adapter as safetensors.")
+    tensors = list(_paired(weights, config.integer("r"), model))
+    if not tensors:
+        raise InvalidRequest(f"{weights} holds no adapter: it has no tensors.")
+    return alpha, tensors
 
 
 def scaled_alpha(config: JsonObject, use: str) -> float:

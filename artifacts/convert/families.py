@@ -76,6 +76,17 @@ class TensorSpec:
             return pairs
         return rows
 
+    def undo(self, rows: Rows) -> Rows:
+        """The checkpoint's numbers from the file's."""
+        if self.change is Change.PLUS_ONE:
+            shifted: Rows = rows - np.float32(1)
+            return shifted
+        if self.change is Change.INTERLEAVE:
+            pairs = rows.reshape(-1, self.rows_together // 2, 2, *rows.shape[1:])
+            halves: Rows = pairs.swapaxes(1, 2).reshape(rows.shape)
+            return halves
+        return rows
+
 
 # (name in the checkpoint, name in the file, shape in the words of Dimensions)
 _Row = tuple[str, str, tuple[str, ...]]

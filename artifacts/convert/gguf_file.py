@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf.gguf_writer import WriterState
 
+from artifacts import digest as digests
 from artifacts import durable, headroom
+from artifacts.digest import Digest
 from protos.errors import NotFound
 
 Slice = npt.NDArray[np.generic]
@@ -36,13 +38,31 @@ class OutputTensor:
         return math.prod(self.shape) // int(block) * int(block_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class LateDigest:
+    """A digest in the header that is known only when all tensors have been made."""
+
+    key: str
+    value: Callable[[], Digest]
+
+
+# As long as any digest.
+_NOT_YET = digests.of_bytes(b"")
+
+
 def write(
     target: Path,
     header: gguf.GGUFWriter,
     tensors: Sequence[OutputTensor],
     on_written: Callable[[int], None],
+    late: LateDigest | None = None,
 ) -> None:
-    """Writes ``target`` durably; ``on_written`` gets the size of each slice as it is written."""
+    """Writes ``target`` durably; ``on_written`` gets the size of each slice as it is written.
+
+    ``late`` becomes the last key: its value ends where the keys end, and is put there at the end.
+    """
+    if late is not None:
+        header.add_string(late.key, _NOT_YET)
     _check_room(target.parent, sum(tensor.size_bytes for tensor in tensors))
     for tensor in tensors:
         header.add_tensor_info(
@@ -53,6 +73,7 @@ def write(
         header.fout, header.state = [file], WriterState.EMPTY
         header.write_header_to_file()
         header.write_kv_data_to_file()
+        keys_end = file.tell()
         header.write_ti_data_to_file()
         header.write_padding(file, file.tell())
         for tensor in tensors:
@@ -60,6 +81,9 @@ def write(
                 file.write(np.ascontiguousarray(part).data)
                 on_written(part.nbytes)
             header.write_padding(file, tensor.size_bytes)
+        if late is not None:
+            file.seek(keys_end - len(_NOT_YET))
+            file.write(late.value().encode())
 
 
 def _check_room(folder: Path, size_bytes: int) -> None:

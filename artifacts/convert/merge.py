@@ -31,7 +31,7 @@ from artifacts.convert.adapter import CONFIG_FILE, WEIGHTS_FILE, scaled_alpha
 from artifacts.convert.checkpoint import INDEX_FILE, StoredTensor, read_checkpoint, read_tensors
 from artifacts.convert.config import read_config
 from artifacts.convert.json_object import JsonObject
-from artifacts.convert.model import SLICE_BYTES, Conversion, Progress
+from artifacts.convert.model import SLICE_BYTES, Conversion, Progress, source_digest
 from artifacts.convert.tokenizer import add_tokenizer
 from artifacts.manifest import AdapterManifest
 from protos.errors import AlreadyExists, InvalidRequest, NotFound, WrongBase
@@ -68,8 +68,8 @@ def merge_adapter(
     ``adapter`` is a PEFT folder or a packed adapter. A folder that is there already is an
     AlreadyExists, or is replaced when the new one is complete. Raises InvalidRequest for a base
     that is quantised and for an adapter that is more than LoRA or has other shapes, WrongBase for
-    another tokenizer than the adapter's manifest says, DiskFull before the first byte. A kill in
-    the middle leaves a folder beside ``target`` whose name starts with a dot.
+    other weights or another tokenizer than the adapter's manifest says, DiskFull before the first
+    byte. A kill in the middle leaves a folder beside ``target`` whose name starts with a dot.
     """
     _check_base(base)
     _check_target(target, base, adapter, replace=replace)
@@ -152,7 +152,8 @@ def _opened(adapter: Path) -> Iterator[Path]:
 
 def _check_manifest(folder: Path, base: Path, vocabulary: int) -> None:
     """The base of the manifest is a digest of the GGUF; what it shares with the folder that this
-    was made of is the tokenizer. An adapter from elsewhere has no manifest, and only its shapes."""
+    was made of are the tokenizer, and the original weights where the base named them: those are
+    read for it. An adapter from elsewhere has no manifest, and only its shapes."""
     path = folder / archive.MANIFEST
     if not path.is_file():
         return
@@ -163,13 +164,29 @@ def _check_manifest(folder: Path, base: Path, vocabulary: int) -> None:
         gguf_file.write(Path(scratch) / "tokenizer.gguf", header, [], lambda written_bytes: None)
         found = gguf_header.read(Path(scratch) / "tokenizer.gguf").tokenizer_digest
     if found != manifest.tokenizer_digest:
-        raise WrongBase(
-            f"The adapter {manifest.name!r} was not trained on the model in {base}.",
-            why=f"It was trained with the tokenizer {digests.short(manifest.tokenizer_digest)}; "
+        raise _wrong_folder(
+            manifest.name,
+            base,
+            f"It was trained with the tokenizer {digests.short(manifest.tokenizer_digest)}; "
             f"the folder's is {digests.short(found)}.",
-            fix="Give the folder that the adapter's base model was imported from.",
-            field="base",
         )
+    wanted = manifest.source_digest
+    if wanted is not None and (source := source_digest(base)) != wanted:
+        raise _wrong_folder(
+            manifest.name,
+            base,
+            f"Its base model was made of the original weights {digests.short(wanted)}; the "
+            f"folder's are {digests.short(source)}.",
+        )
+
+
+def _wrong_folder(adapter: str, base: Path, why: str) -> WrongBase:
+    return WrongBase(
+        f"The adapter {adapter!r} was not trained on the model in {base}.",
+        why=why,
+        fix="Give the folder that the adapter's base model was imported from.",
+        field="base",
+    )
 
 
 def _changes(folder: Path, stored: Mapping[str, StoredTensor], *, tied: bool) -> dict[str, _Change]:

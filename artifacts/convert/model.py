@@ -4,7 +4,8 @@ First a plan, from headers alone: every tensor that the family has, with its nam
 checked against what is there. Then the tensors stream through in slices of rows, so the peak is a
 few slices and the vocabulary, not the 1.2 GB that the embedding of a small model is in float32.
 
-The same folder gives the same bytes, so the file's digest names the model.
+The same folder gives the same bytes, so the file's digest names the model in its type. The digest
+of the original weights, which is taken as they stream, names it in all types (source.py).
 """
 
 import math
@@ -17,12 +18,15 @@ import gguf
 import numpy as np
 from gguf.quants import quantize
 
+from artifacts.base_model import SOURCE_KEY
 from artifacts.convert.checkpoint import StoredTensor, read_checkpoint
 from artifacts.convert.config import ModelConfig, read_config
 from artifacts.convert.families import Rows, TensorSpec
-from artifacts.convert.gguf_file import OutputTensor, Slice, write
+from artifacts.convert.gguf_file import LateDigest, OutputTensor, Slice, write
 from artifacts.convert.hyperparameters import add_hyperparameters, rope_factors
+from artifacts.convert.source import SourceDigest
 from artifacts.convert.tokenizer import add_tokenizer
+from artifacts.digest import Digest
 from protos.errors import InvalidRequest
 
 # Of float32, in a slice of rows; the quantiser holds about six such arrays.
@@ -85,7 +89,8 @@ def convert_model(
     config = read_config(folder)
     plan = _plan(folder, config, read_checkpoint(folder))
     kind, stored_as = _STORAGE[file_type]
-    tensors = [tensor for spec, source in plan for tensor in _outputs(spec, source, kind)]
+    digest = SourceDigest(config)
+    tensors = [tensor for spec, source in plan for tensor in _outputs(spec, source, kind, digest)]
     if factors := rope_factors(config):
         tensors.insert(0, factors)
 
@@ -107,13 +112,23 @@ def convert_model(
         written_bytes += count
         on_progress(Progress(written_bytes, total_bytes))
 
-    write(target, header, tensors, on_written)
+    write(target, header, tensors, on_written, LateDigest(SOURCE_KEY, digest.digest))
     return Conversion(
         architecture=config.family.architecture,
         parameters=sum(math.prod(spec.shape) for spec, _ in plan),
         size_bytes=target.stat().st_size,
         warnings=tuple(warnings),
     )
+
+
+def source_digest(folder: Path) -> Digest:
+    """Of the model in a Hugging Face folder: what a file that is made of it says. Reads it all."""
+    config = read_config(folder)
+    digest = SourceDigest(config)
+    for spec, source in _plan(folder, config, read_checkpoint(folder)):
+        for _ in digest.reading(spec, _rows(spec, source)):
+            pass
+    return digest.digest()
 
 
 def _plan(
@@ -147,14 +162,17 @@ def _plan(
 
 
 def _outputs(
-    spec: TensorSpec, source: StoredTensor, kind: gguf.GGMLQuantizationType
+    spec: TensorSpec,
+    source: StoredTensor,
+    kind: gguf.GGMLQuantizationType,
+    digest: SourceDigest,
 ) -> tuple[OutputTensor, ...]:
     if len(spec.shape) == 1:
         kind = gguf.GGMLQuantizationType.F32
     if kind is gguf.GGMLQuantizationType.I8:
         from artifacts.convert import qint8
 
-        return qint8.tensors(spec, source.dtype, _slices(spec, source))
+        return qint8.tensors(spec, source.dtype, _slices(spec, source, digest))
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     if spec.shape[-1] % block:
         raise InvalidRequest(
@@ -164,21 +182,27 @@ def _outputs(
         )
 
     def slices() -> Iterator[Slice]:
-        for rows in _slices(spec, source):
+        for rows in _slices(spec, source, digest):
             yield _stored(spec, rows, kind)
 
     return (OutputTensor(spec.target, spec.shape, kind, slices),)
 
 
-def _slices(spec: TensorSpec, source: StoredTensor) -> Iterator[Rows]:
+def _slices(spec: TensorSpec, source: StoredTensor, digest: SourceDigest) -> Iterator[Rows]:
     """The tensor's numbers as the file has them, a few rows at a time."""
+    for rows in digest.reading(spec, _rows(spec, source)):
+        yield spec.apply(rows)
+
+
+def _rows(spec: TensorSpec, source: StoredTensor) -> Iterator[Rows]:
+    """The tensor's numbers as the checkpoint has them, as many rows as make a slice."""
     row_bytes = 4 * math.prod(spec.shape[1:])
     step = max(1, SLICE_BYTES // row_bytes // spec.rows_together) * spec.rows_together
     for start in range(0, spec.shape[0], step):
         rows = source.rows(start, min(start + step, spec.shape[0]))
         if not np.isfinite(rows).all():
             raise InvalidRequest(f"{source.path}: {source.name} holds NaN or infinity.")
-        yield spec.apply(rows)
+        yield rows
 
 
 def _require_quanto() -> None:

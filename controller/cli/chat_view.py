@@ -28,6 +28,7 @@ class Answer:
     text: str = ""
     finish_reason: "inference_pb2.FinishReason.ValueType" = inference_pb2.FINISH_REASON_UNSPECIFIED
     usage: inference_pb2.Usage | None = None
+    trained_base_digest: str = ""
 
 
 def show_title(answer: Answer, form: Format) -> None:
@@ -41,6 +42,8 @@ def show_part(answer: Answer, part: inference_pb2.GenerateResponse, form: Format
         answer.finish_reason = part.finish_reason
     if part.HasField("usage"):
         answer.usage = part.usage
+    if part.trained_base_digest:
+        answer.trained_base_digest = part.trained_base_digest
     if form is Format.TABLE:
         sys.stdout.write(part.text)
         sys.stdout.flush()
@@ -84,6 +87,7 @@ def figures(answer: Answer) -> str:
 def _as_plain(answer: Answer) -> dict[str, Plain]:
     return {
         "adapter": answer.adapter or None,
+        "trained_base_digest": answer.trained_base_digest or None,
         "text": answer.text,
         "finish_reason": plain.enum_name(
             inference_pb2.FinishReason.DESCRIPTOR, answer.finish_reason

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _FRAMES_PER_S = 4
 _SILENCE_S = 5.0
+# Events that stay on a terminal above the picture.
+_TOLD = ("transition", "checkpoint", "check", "plan", "decided")
 
 
 async def follow(fleet: "Fleet", record: "JobRecord", form: Format) -> JobView:
@@ -137,7 +139,7 @@ async def _on_terminal(fleet: "Fleet", record: "JobRecord") -> JobView:
         try:
             async for event in fleet.watch(record.id, on_interruption=on_problem):
                 view = job_view.apply(event, view)
-                if event.WhichOneof("body") in ("transition", "checkpoint"):
+                if event.WhichOneof("body") in _TOLD:
                     console.print(job_screen.event_line(event), style="dim")
         finally:
             board.cancel()

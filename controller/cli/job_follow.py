@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from protos.nanofleet.v1 import job_pb2
 
 _Item = dict[str, plain.Plain]
+_LOGGED = ("log", "check", "plan")
 
 
 def watch(
@@ -84,7 +85,7 @@ def wait(
 def logs(
     reference: Reference, form: options.Output = Format.TABLE, home: options.Home = None
 ) -> None:
-    """Print what a job's worker wrote.
+    """Print what a job's worker wrote, and what its rehearsal has shown.
 
     The last lines of each attempt that failed follow.
 
@@ -97,7 +98,7 @@ def logs(
         return fleet.job(record.id), fleet.events(record.id)
 
     record, events = session.run(home, found)
-    lines = [event for event in events if event.WhichOneof("body") == "log"]
+    lines = [event for event in events if event.WhichOneof("body") in _LOGGED]
     failed = [attempt for attempt in record.job.attempts if attempt.cause and attempt.log_tail]
     if form is not Format.TABLE:
         tails: list[_Item] = [{"attempt": one.number, "log_tail": one.log_tail} for one in failed]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from controller.cli import output, units
+from controller.cli import job_screen, output, units
 from controller.cli.output import Card, Cell, Format
 from controller.cli.plain import Plain
 
@@ -22,8 +22,7 @@ def say_check(step: "PlanStep", form: Format) -> None:
     if form is Format.JSONL:
         output.line({"check": _check(step.found)})
     elif form is Format.TABLE:
-        check = step.found
-        output.note(f"{check.name}: {check.found} ({units.duration(check.took_s)})")
+        output.note(job_screen.check(step.found))
 
 
 def print_plan(steps: "Sequence[PlanStep]", form: Format) -> None:

@@ -46,7 +46,7 @@ def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
         ),
         *_recipe(job.spec.train, names),
     ]
-    return Card([*fields, *outcome(job)])
+    return Card([*fields, *_rehearsal(job.rehearsal), *outcome(job)])
 
 
 def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
@@ -117,6 +117,14 @@ def _stages(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> Iterator[tuple
             "evaluation",
             f"{asked.held_out_fraction:.0%} held out, every {asked.period_steps} steps{patience}",
         )
+
+
+def _rehearsal(found: job_pb2.Rehearsal) -> list[tuple[str, Cell]]:
+    """Its checks, and what they foretold."""
+    fields: list[tuple[str, Cell]] = [(f"check {one.name}", one.found) for one in found.checks]
+    if found.HasField("plan"):
+        fields.append(("forecast", job_screen.forecast(found.plan)))
+    return fields
 
 
 def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:

@@ -94,6 +94,12 @@ def event_line(event: job_pb2.JobEvent) -> str:
         said = f"checkpoint at step {saved.step} ({units.size(saved.size_bytes)})"
     elif body == "evaluated":
         said = evaluation(event.evaluated)
+    elif body == "check":
+        said = check(event.check)
+    elif body == "plan":
+        said = forecast(event.plan)
+    elif body == "decided":
+        said = f"{event.decided.act}: {event.decided.reason}"
     elif body == "log":
         said = event.log.text.rstrip("\n")
     else:
@@ -107,6 +113,19 @@ def evaluation(found: job_pb2.Evaluated) -> str:
         f"held-out loss {found.loss:.4f} after step {found.step}"
         f" (perplexity {found.perplexity:.2f}, {found.tokens:,} tokens){best}"
     )
+
+
+def check(passed: job_pb2.PlanCheck) -> str:
+    return f"{passed.name}: {passed.found} ({units.duration(passed.took_s)})"
+
+
+def forecast(plan: job_pb2.JobPlan) -> str:
+    """What a job will take, by its rehearsal."""
+    said = (
+        f"it will take {units.duration(plan.duration_s)} at {units.rate(plan.tokens_per_s)},"
+        f" and a peak of {units.size(plan.peak_bytes)}"
+    )
+    return f"{said}, {units.energy(plan.energy_j)}" if plan.HasField("energy_j") else said
 
 
 def outcome(name: str, result: job_pb2.JobResult) -> str:

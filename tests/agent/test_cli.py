@@ -93,6 +93,7 @@ def test_both_signals_are_an_orderly_end(daemon: Daemon, number: signal.Signals)
         ("[listen]\nport = '7401'\n", "listen.port must be of type int"),
         ("[listen]\nport = -1\n", "listen.port must not be negative"),
         ("listen = 3\n", "must be a table"),
+        ('[training]\ndevice = "gpu"\n', 'training.device must be "cpu", "cuda" or empty'),
         ("[listen\n", "is not TOML"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -16,63 +15,10 @@ from protos.nanofleet.v1.inference_pb2 import (
     ListAdaptersRequest,
     UnloadModelRequest,
 )
-from protos.nanofleet.v1.job_pb2 import JobEvent, SubmitJobRequest, WatchJobRequest
-from tests.agent.daemon import Daemon, Stubs
+from protos.nanofleet.v1.job_pb2 import JobEvent, WatchJobRequest
+from tests.agent.daemon import Stubs
 from tests.agent.jobs.samples import FIRST, SECOND, spec_bytes, train_spec
-
-BASE = artifact_pb2.ARTIFACT_KIND_BASE_MODEL
-DATASET = artifact_pb2.ARTIFACT_KIND_DATASET
-# Steps of a job that a test ends: no machine is so fast that it ends by itself before.
-ENDLESS = 100_000
-
-
-@pytest.fixture(scope="session")
-def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    plain, packed = folder / "plain.jsonl", folder / "plain.jsonl.zst"
-    lines = [
-        {"messages": [
-            {"role": "user", "content": f"What is {a} and {b}?"},
-            {"role": "assistant", "content": f"It is {a + b}, of course."},
-        ]}
-        for a in range(4) for b in range(4)
-    ]  # fmt: skip
-    plain.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    dataset.compress(plain, packed)
-    return packed
-
-
-class Kitchen:
-    """A device with a base model and a dataset on it."""
-
-    def __init__(self, daemon: Daemon, base: Path, data: Path) -> None:
-        self.daemon = daemon
-        self.base = base
-        self.data = data
-
-    async def stock(self, stubs: Stubs) -> None:
-        for path, kind in ((self.base, BASE), (self.data, DATASET)):
-            await stubs.put(digest.of_file(path), path.read_bytes(), kind)
-
-    def spec(self, **changes: object) -> bytes:
-        own = {
-            "base_digest": digest.of_file(self.base),
-            "dataset_digest": digest.of_file(self.data),
-        }
-        return spec_bytes(train_spec(**{**own, **changes}))
-
-
-@pytest.fixture
-def kitchen(daemon: Daemon, tiny_base: Path, tiny_dataset: Path) -> Kitchen:
-    daemon.start()
-    return Kitchen(daemon, tiny_base, tiny_dataset)
-
-
-async def submit(
-    stubs: Stubs, spec: bytes, job_id: str = FIRST, generation: int = 1
-) -> job_pb2.Job:
-    request = SubmitJobRequest(job_id=job_id, generation=generation, spec=spec)
-    return (await stubs.jobs.SubmitJob(request)).job
+from tests.agent.kitchen import BASE, ENDLESS, Kitchen, ended, events, submit, until
 
 
 async def refusal(
@@ -81,28 +27,6 @@ async def refusal(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await submit(stubs, spec, job_id, generation)
     return status.from_rpc_error(caught.value, "the device")
-
-
-async def events(
-    stubs: Stubs, job_id: str = FIRST, after_seq: int = 0, journal_id: str = ""
-) -> AsyncIterator[JobEvent]:
-    request = WatchJobRequest(job_id=job_id, after_seq=after_seq, journal_id=journal_id)
-    async for response in stubs.jobs.WatchJob(request):
-        for event in response.events:
-            yield event
-
-
-async def until(stubs: Stubs, wanted: Callable[[JobEvent], bool], job_id: str = FIRST) -> JobEvent:
-    async for event in events(stubs, job_id):
-        if wanted(event):
-            return event
-    raise AssertionError("the job ended before it happened")
-
-
-async def ended(stubs: Stubs, job_id: str = FIRST) -> job_pb2.Job:
-    async for _ in events(stubs, job_id):
-        pass
-    return (await stubs.jobs.GetJob(job_pb2.GetJobRequest(job_id=job_id))).job
 
 
 def told(history: list[JobEvent]) -> list[str]:
@@ -128,11 +52,13 @@ async def test_a_job_from_its_submission_to_its_adapter(kitchen: Kitchen, tmp_pa
 
         assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job
         assert told(history) == [
-            "QUEUED", "RUNNING", "log", "progress", "checkpoint", "SUCCEEDED",
+            "QUEUED", "RUNNING", "log", "check", "log", "progress", "checkpoint", "SUCCEEDED",
         ]  # fmt: skip
         assert [event.seq for event in history] == list(range(1, len(history) + 1))
         assert history[-1].transition.result == job.result
         assert job.progress.step == job.progress.total_steps == 4
+        # Too short for more: it is its own rehearsal.
+        assert [check.name for check in job.rehearsal.checks] == ["data", "memory"]
         assert job.result.steps == 4
         assert job.result.final_loss > 0
         assert job.result.peak_rss_bytes > 50 << 20
@@ -163,7 +89,7 @@ async def test_a_job_from_its_submission_to_its_adapter(kitchen: Kitchen, tmp_pa
 
 
 async def check_served(stubs: Stubs, adapter_digest: str, base: str) -> None:
-    """What was trained here is served here; on another base model it is refused."""
+    """What was trained here is served here; on a base model that is not here it is not."""
     request = GenerateRequest(
         base_digest=base, adapter_digest=adapter_digest, prompt="What is 1 and 2?", max_tokens=4
     )
@@ -175,7 +101,9 @@ async def check_served(stubs: Stubs, adapter_digest: str, base: str) -> None:
     request.base_digest = digest.of_bytes(b"another base")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         [response async for response in stubs.inference.Generate(request)]
-    assert isinstance(status.from_rpc_error(caught.value, ""), errors.WrongBase)
+    missing = status.from_rpc_error(caught.value, "")
+    assert isinstance(missing, errors.NotFound)
+    assert missing.field == "base_digest"
     await stubs.inference.UnloadModel(UnloadModelRequest())
 
 
@@ -307,6 +235,15 @@ async def test_what_cannot_run_is_refused_before_it_is_a_job(kitchen: Kitchen) -
                                         dataset_digest=digest.of_file(kitchen.base)))  # fmt: skip
         assert "not a base model" in str(await refusal(stubs, swapped))
         assert (await refusal(stubs, kitchen.spec(), job_id="../x")).field == "job_id"
+        assert not (await stubs.jobs.ListJobs(job_pb2.ListJobsRequest())).jobs
+
+
+async def test_a_job_that_is_too_large_for_the_board_is_refused(kitchen: Kitchen) -> None:
+    kitchen.daemon.stop()
+    kitchen.daemon.write_config("[memory]\nmost_mib = 400\n")
+    kitchen.daemon.start()
+    async with kitchen.daemon.stubs() as stubs:
+        await kitchen.stock(stubs)
         huge = await refusal(stubs, kitchen.spec(sequence_length=100_000))
         assert isinstance(huge, errors.OutOfMemory)
         assert "This fits: sequence_length" in huge.fix

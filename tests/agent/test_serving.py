@@ -9,12 +9,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from artifacts import digest
+from agent.inference.engines import ENGINES
+from artifacts import adapter, digest
+from artifacts.convert import convert_adapter
 from protos import errors, status
 from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2
 from protos.nanofleet.v1.inference_pb2 import GenerateRequest, LoadModelRequest, UnloadModelRequest
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 from tests.agent.daemon import Daemon, Stubs
+from tests.artifacts.convert import shapes
 
 BASE = artifact_pb2.ARTIFACT_KIND_BASE_MODEL
 
@@ -195,3 +198,45 @@ async def test_what_is_no_adapter_does_not_hide_the_others(stubs: Stubs) -> None
     await stubs.put(digest.of_bytes(garbage), garbage, artifact_pb2.ARTIFACT_KIND_ADAPTER)
     listed = await stubs.inference.ListAdapters(inference_pb2.ListAdaptersRequest())
     assert not listed.adapters
+
+
+def packed_adapter(folder: Path, tiny_folder: Path, base: Path) -> bytes:
+    """An adapter artifact of the base."""
+    shapes.write_adapter(shapes.load(tiny_folder), folder, strength=0.5)
+    convert_adapter(folder, base, folder / adapter.GGUF)
+    zeros = digest.of_bytes(b"")
+    manifest = adapter.AdapterManifest(
+        name="persona", base_digest=digest.of_file(base), dataset_digest=zeros,
+        tokenizer_digest=zeros, job_id="job", rank=8, alpha=16.0, targets=("q_proj",), recipe={},
+        first_loss=2.0, final_loss=1.0, steps=1, trained_tokens=1, energy_j=None,
+        created_utc_ns=0, agent_version="0",
+    )  # fmt: skip
+    (folder / adapter.MANIFEST).write_bytes(manifest.to_json())
+    adapter.pack(folder, folder.with_suffix(".tar"))
+    return folder.with_suffix(".tar").read_bytes()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_the_setting_chooses_the_engine_and_its_file_of_an_adapter(
+    engine: str, daemon: Daemon, tiny_folder: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    archive = packed_adapter(tmp_path / "persona", tiny_folder, tiny_base)
+    daemon.write_config(f'[inference]\nthreads = 1\ncontext_length = 256\nengine = "{engine}"\n')
+    daemon.start()
+    async with daemon.stubs() as stubs:
+        data = await asyncio.to_thread(tiny_base.read_bytes)
+        await stubs.put(digest.of_bytes(data), data, BASE)
+        await stubs.put(digest.of_bytes(archive), archive, artifact_pb2.ARTIFACT_KIND_ADAPTER)
+        request = asked(tiny_base)
+        plain = tokens(await answer(stubs, request))
+        request.adapter_digest = digest.of_bytes(archive)
+        assert tokens(await answer(stubs, request)) != plain
+    assert (daemon.state / "engine/proved" / engine).is_file()
+    daemon.stop()
+
+
+def test_a_setting_that_names_no_engine_is_refused(daemon: Daemon) -> None:
+    daemon.write_config('[inference]\nengine = "onnx"\n')
+    said, _ = daemon.run("run").communicate()
+    assert "inference.engine: The inference engine 'onnx' is unknown." in said
+    assert "Did you mean onnxruntime?" in said

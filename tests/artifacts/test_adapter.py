@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from artifacts import adapter, digest, manifest
 from artifacts.adapter import AdapterManifest
+from artifacts.base_model import SOURCE_KEY, BaseModel
+from artifacts.digest import Digest
 from protos.errors import AlreadyExists, InvalidRequest, NotFound, WrongBase
 
 BASE, OTHER = digest.of_bytes(b"base"), digest.of_bytes(b"other")
@@ -270,7 +272,7 @@ def test_a_wrong_key_is_named(key: str, value: object, text: str) -> None:
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("key", list(json.loads(MANIFEST.to_json())))
+@pytest.mark.parametrize("key", json.loads(MANIFEST.to_json()).keys() - {"source_digest"})
 def test_a_missing_key_is_named(key: str) -> None:
     fields = json.loads(MANIFEST.to_json())
     del fields[key]
@@ -283,10 +285,56 @@ def test_keys_of_a_later_version_are_left_alone() -> None:
     assert AdapterManifest.from_json(json.dumps(fields).encode()) == MANIFEST
 
 
-def test_an_adapter_fits_only_its_own_base() -> None:
-    adapter.check_base(MANIFEST, BASE)
+def test_a_manifest_from_before_sources_says_none() -> None:
+    fields = json.loads(MANIFEST.to_json())
+    assert fields.pop("source_digest") is None
+    assert AdapterManifest.from_json(json.dumps(fields).encode()) == MANIFEST
+    known = dataclasses.replace(MANIFEST, source_digest=digest.of_bytes(b"weights"))
+    assert AdapterManifest.from_json(known.to_json()) == known
+    wrong = json.dumps({**fields, "source_digest": "weights"}).encode()
+    with pytest.raises(InvalidRequest, match="'weights' is not a digest"):
+        AdapterManifest.from_json(wrong)
+
+
+WEIGHTS, TOKENIZER = digest.of_bytes(b"weights"), MANIFEST.tokenizer_digest
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "served", "why"),
+    [
+        (WEIGHTS, (WEIGHTS, TOKENIZER), None),
+        (WEIGHTS, (WEIGHTS, OTHER), "the same weights with another tokenizer or chat template."),
+        (
+            WEIGHTS,
+            (OTHER, TOKENIZER),
+            f"made of the original weights {WEIGHTS[7:19]}; this one was made of {OTHER[7:19]}.",
+        ),
+        (WEIGHTS, (None, TOKENIZER), f"It was trained on {BASE[7:19]}."),
+        (None, (WEIGHTS, TOKENIZER), f"It was trained on {BASE[7:19]}."),
+        (None, (None, TOKENIZER), f"It was trained on {BASE[7:19]}."),
+    ],
+    ids=["sibling", "tokenizer", "weights", "old base", "old adapter", "both old"],
+)
+def test_an_adapter_fits_other_files_of_its_model(
+    trained_on: Digest | None, served: tuple[Digest | None, Digest], why: str | None
+) -> None:
+    source, tokenizer = served
+    base = BaseModel(
+        path=Path("base.gguf"),
+        architecture="gemma3",
+        name="base",
+        metadata={} if source is None else {SOURCE_KEY: source},
+        tensors={},
+        tokenizer_digest=tokenizer,
+        size_bytes=1,
+    )
+    known = dataclasses.replace(MANIFEST, source_digest=trained_on)
+    if why is None:
+        manifest.check_sibling(known, OTHER, base)
+        return
     with pytest.raises(WrongBase) as caught:
-        adapter.check_base(MANIFEST, OTHER)
+        manifest.check_sibling(known, OTHER, base)
     said = str(caught.value)
     assert said.startswith(f"The adapter 'persona' does not fit the base model {OTHER[7:19]}.")
-    assert f"It was trained on {BASE[7:19]}." in said
+    assert f"It was trained on {BASE[7:19]}" in said
+    assert why in said

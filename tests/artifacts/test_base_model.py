@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts import base_model, ggml_types, gguf_header
-from artifacts.base_model import ArrayInfo, TensorInfo
+from artifacts import base_model, digest, ggml_types, gguf_header
+from artifacts.base_model import SOURCE_KEY, ArrayInfo, TensorInfo
 from protos.errors import InvalidRequest, NotFound
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
@@ -75,6 +75,27 @@ def test_what_the_header_says(path: Path) -> None:
     assert model.size_bytes == path.stat().st_size
     assert model.metadata["tokenizer.ggml.add_bos_token"] is True
     assert model.metadata["gemma3.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+
+
+def test_the_original_weights_are_named_or_not(path: Path, tmp_path: Path) -> None:
+    assert base_model.read(path).source_digest is None
+    named = digest.of_bytes(b"weights")
+    sound, wrong = (
+        base_model.read(
+            write(
+                tmp_path / f"{number}.gguf",
+                adjust=lambda w, said=said: w.add_string(SOURCE_KEY, said),
+            )
+        )
+        for number, said in enumerate((named, "gemma"))
+    )
+    assert sound.source_digest == named
+    assert sound.is_sibling_of(sound)
+    assert not base_model.read(path).is_sibling_of(base_model.read(path))
+    with pytest.raises(
+        InvalidRequest, match=r"1\.gguf is .* Its nanofleet\.source_digest: 'gemma'"
+    ):
+        _ = wrong.source_digest
 
 
 def test_it_reads_what_the_gguf_package_reads(path: Path) -> None:

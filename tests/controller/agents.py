@@ -51,6 +51,11 @@ class Agent:
         self.stop()
         raise AssertionError(f"the agent did not become ready: {said}")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """As a power cut would."""
         self._end(signal.SIGKILL)

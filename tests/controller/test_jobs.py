@@ -186,15 +186,25 @@ async def test_a_qint8_base_trains_and_is_not_served(
     agent.start()
     entry = await empty_fleet.import_model(tiny_folder, name="tiny", file_type="qint8")
     assert entry.details["file_type"] == "QINT8"
-    steps = [step.found async for step in empty_fleet.plan(job("small", dataset))]
-    spoken = [check for check in steps if getattr(check, "name", "") == "generation"]
-    assert [check.found[:9] for check in spoken] == ["not tried"]
+
+    async def spoken() -> list[str]:
+        steps = [step.found async for step in empty_fleet.plan(job("small", dataset))]
+        return [check.found for check in steps if getattr(check, "name", "") == "generation"]
+
+    assert [found[:9] for found in await spoken()] == ["not tried"]
     record = await empty_fleet.submit(job("small", dataset))
     assert (await empty_fleet.wait(record.id, 60)).state == job_pb2.JOB_STATE_SUCCEEDED
     with pytest.raises(InvalidRequest, match="cannot be served") as caught:
         await empty_fleet.load_model("kitchen", "tiny")
     assert "llama.cpp has no such type" in caught.value.why
     assert "q8_0" in caught.value.fix
+    # What was made of the same folder can speak with the trial adapter.
+    await empty_fleet.import_model(tiny_folder, name="sibling")
+    await empty_fleet.push("sibling", ["kitchen"])
+    (found,) = await spoken()
+    assert found.startswith(
+        "llama.cpp speaks with the trial adapter on the Q8_0 of the same weights"
+    )
     agent.stop()
 
 

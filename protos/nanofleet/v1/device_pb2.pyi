@@ -192,7 +192,7 @@ class Engine(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"llama", "torch" """
+    """"llama", "onnxruntime", "torch", "transformers" """
     version: _builtins.str
     def __init__(
         self,

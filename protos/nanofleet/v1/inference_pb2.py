@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/nanofleet/v1/inference.proto\x12\x0cnanofleet.v1\"\xe5\x02\n\x0fGenerateRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\"\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x12.nanofleet.v1.ChatH\x00\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12(\n\x08sampling\x18\x06 \x01(\x0b\x32\x16.nanofleet.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x0e\n\x04gbnf\x18\x08 \x01(\tH\x01\x12\x15\n\x0bjson_schema\x18\t \x01(\tH\x01\x12\x19\n\x0ctop_logprobs\x18\n \x01(\rH\x02\x88\x01\x01\x12(\n\x08priority\x18\x0b \x01(\x0e\x32\x16.nanofleet.v1.Priority\x12\x12\n\ndeadline_s\x18\x0c \x01(\x01\x42\x07\n\x05inputB\t\n\x07grammarB\x0f\n\r_top_logprobs\"3\n\x04\x43hat\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.nanofleet.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x90\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x16\n\x0erepeat_penalty\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x39\n\nlogit_bias\x18\x07 \x03(\x0b\x32%.nanofleet.v1.Sampling.LogitBiasEntry\x12\x17\n\x0fsuppress_tokens\x18\x08 \x03(\x05\x12\x16\n\x0esuppress_texts\x18\t \x03(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb8\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.nanofleet.v1.Usage\x12,\n\x08logprobs\x18\x05 \x03(\x0b\x32\x1a.nanofleet.v1.TokenLogprob\"]\n\x0cTokenLogprob\x12\'\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x17.nanofleet.v1.Candidate\x12$\n\x03top\x18\x02 \x03(\x0b\x32\x17.nanofleet.v1.Candidate\"=\n\tCandidate\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\r\n\x05piece\x18\x03 \x01(\x0c\"\xa3\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x11\n\tprefill_s\x18\x05 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x06 \x01(\x01\x12\x1b\n\x13\x64\x65\x63ode_tokens_per_s\x18\x07 \x01(\x01\"\x9c\x01\n\x0c\x45mbedRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x12\n\nnormalized\x18\x04 \x01(\x08\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.nanofleet.v1.Priority\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\"A\n\rEmbedResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\tembedding\x18\x02 \x03(\x02\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"\xa1\x01\n\x0cScoreRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12&\n\x05items\x18\x03 \x03(\x0b\x32\x17.nanofleet.v1.ScoreItem\x12(\n\x08priority\x18\x04 \x01(\x0e\x32\x16.nanofleet.v1.Priority\x12\x12\n\ndeadline_s\x18\x05 \x01(\x01\"Q\n\tScoreItem\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\x12 \n\x04\x63hat\x18\x03 \x01(\x0b\x32\x12.nanofleet.v1.Chat\"p\n\rScoreResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0blogprob_sum\x18\x02 \x01(\x01\x12\x14\n\x0clogprob_mean\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\"?\n\x10LoadModelRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\"}\n\x11LoadModelResponse\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0e\n\x06load_s\x18\x03 \x01(\x01\x12\x17\n\x0f\x61nonymous_bytes\x18\x04 \x01(\x04\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\"\x14\n\x12UnloadModelRequest\"\x15\n\x13UnloadModelResponse\"\x15\n\x13ListAdaptersRequest\"F\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.nanofleet.v1.AdapterSummary\"u\n\x0e\x41\x64\x61pterSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12\x0e\n\x06loaded\x18\x06 \x01(\x08*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\x93\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_LOOP\x10\x03\x12\x1a\n\x16\x46INISH_REASON_CANCELED\x10\x04\x32\xe0\x03\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.nanofleet.v1.GenerateRequest\x1a\x1e.nanofleet.v1.GenerateResponse0\x01\x12\x42\n\x05\x45mbed\x12\x1a.nanofleet.v1.EmbedRequest\x1a\x1b.nanofleet.v1.EmbedResponse0\x01\x12\x42\n\x05Score\x12\x1a.nanofleet.v1.ScoreRequest\x1a\x1b.nanofleet.v1.ScoreResponse0\x01\x12L\n\tLoadModel\x12\x1e.nanofleet.v1.LoadModelRequest\x1a\x1f.nanofleet.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .nanofleet.v1.UnloadModelRequest\x1a!.nanofleet.v1.UnloadModelResponse\x12U\n\x0cListAdapters\x12!.nanofleet.v1.ListAdaptersRequest\x1a\".nanofleet.v1.ListAdaptersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/nanofleet/v1/inference.proto\x12\x0cnanofleet.v1\"\xe5\x02\n\x0fGenerateRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\"\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x12.nanofleet.v1.ChatH\x00\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12(\n\x08sampling\x18\x06 \x01(\x0b\x32\x16.nanofleet.v1.Sampling\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x0e\n\x04gbnf\x18\x08 \x01(\tH\x01\x12\x15\n\x0bjson_schema\x18\t \x01(\tH\x01\x12\x19\n\x0ctop_logprobs\x18\n \x01(\rH\x02\x88\x01\x01\x12(\n\x08priority\x18\x0b \x01(\x0e\x32\x16.nanofleet.v1.Priority\x12\x12\n\ndeadline_s\x18\x0c \x01(\x01\x42\x07\n\x05inputB\t\n\x07grammarB\x0f\n\r_top_logprobs\"3\n\x04\x43hat\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.nanofleet.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x90\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x16\n\x0erepeat_penalty\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x39\n\nlogit_bias\x18\x07 \x03(\x0b\x32%.nanofleet.v1.Sampling.LogitBiasEntry\x12\x17\n\x0fsuppress_tokens\x18\x08 \x03(\x05\x12\x16\n\x0esuppress_texts\x18\t \x03(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd5\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.nanofleet.v1.Usage\x12,\n\x08logprobs\x18\x05 \x03(\x0b\x32\x1a.nanofleet.v1.TokenLogprob\x12\x1b\n\x13trained_base_digest\x18\x06 \x01(\t\"]\n\x0cTokenLogprob\x12\'\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x17.nanofleet.v1.Candidate\x12$\n\x03top\x18\x02 \x03(\x0b\x32\x17.nanofleet.v1.Candidate\"=\n\tCandidate\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\r\n\x05piece\x18\x03 \x01(\x0c\"\xa3\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\x12\x0f\n\x07queue_s\x18\x04 \x01(\x01\x12\x11\n\tprefill_s\x18\x05 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x06 \x01(\x01\x12\x1b\n\x13\x64\x65\x63ode_tokens_per_s\x18\x07 \x01(\x01\"\x9c\x01\n\x0c\x45mbedRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x12\n\nnormalized\x18\x04 \x01(\x08\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.nanofleet.v1.Priority\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\"A\n\rEmbedResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\tembedding\x18\x02 \x03(\x02\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"\xa1\x01\n\x0cScoreRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12&\n\x05items\x18\x03 \x03(\x0b\x32\x17.nanofleet.v1.ScoreItem\x12(\n\x08priority\x18\x04 \x01(\x0e\x32\x16.nanofleet.v1.Priority\x12\x12\n\ndeadline_s\x18\x05 \x01(\x01\"Q\n\tScoreItem\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\x12 \n\x04\x63hat\x18\x03 \x01(\x0b\x32\x12.nanofleet.v1.Chat\"p\n\rScoreResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0blogprob_sum\x18\x02 \x01(\x01\x12\x14\n\x0clogprob_mean\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\"?\n\x10LoadModelRequest\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\"}\n\x11LoadModelResponse\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12\x0e\n\x06load_s\x18\x03 \x01(\x01\x12\x17\n\x0f\x61nonymous_bytes\x18\x04 \x01(\x04\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\"\x14\n\x12UnloadModelRequest\"\x15\n\x13UnloadModelResponse\"\x15\n\x13ListAdaptersRequest\"F\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.nanofleet.v1.AdapterSummary\"u\n\x0e\x41\x64\x61pterSummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12\x0e\n\x06loaded\x18\x06 \x01(\x08*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\x93\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_LOOP\x10\x03\x12\x1a\n\x16\x46INISH_REASON_CANCELED\x10\x04\x32\xe0\x03\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.nanofleet.v1.GenerateRequest\x1a\x1e.nanofleet.v1.GenerateResponse0\x01\x12\x42\n\x05\x45mbed\x12\x1a.nanofleet.v1.EmbedRequest\x1a\x1b.nanofleet.v1.EmbedResponse0\x01\x12\x42\n\x05Score\x12\x1a.nanofleet.v1.ScoreRequest\x1a\x1b.nanofleet.v1.ScoreResponse0\x01\x12L\n\tLoadModel\x12\x1e.nanofleet.v1.LoadModelRequest\x1a\x1f.nanofleet.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .nanofleet.v1.UnloadModelRequest\x1a!.nanofleet.v1.UnloadModelResponse\x12U\n\x0cListAdapters\x12!.nanofleet.v1.ListAdaptersRequest\x1a\".nanofleet.v1.ListAdaptersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=2336
-  _globals['_PRIORITY']._serialized_end=2430
-  _globals['_FINISHREASON']._serialized_start=2433
-  _globals['_FINISHREASON']._serialized_end=2580
+  _globals['_PRIORITY']._serialized_start=2365
+  _globals['_PRIORITY']._serialized_end=2459
+  _globals['_FINISHREASON']._serialized_start=2462
+  _globals['_FINISHREASON']._serialized_end=2609
   _globals['_GENERATEREQUEST']._serialized_start=54
   _globals['_GENERATEREQUEST']._serialized_end=411
   _globals['_CHAT']._serialized_start=413
@@ -48,37 +48,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=737
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=785
   _globals['_GENERATERESPONSE']._serialized_start=788
-  _globals['_GENERATERESPONSE']._serialized_end=972
-  _globals['_TOKENLOGPROB']._serialized_start=974
-  _globals['_TOKENLOGPROB']._serialized_end=1067
-  _globals['_CANDIDATE']._serialized_start=1069
-  _globals['_CANDIDATE']._serialized_end=1130
-  _globals['_USAGE']._serialized_start=1133
-  _globals['_USAGE']._serialized_end=1296
-  _globals['_EMBEDREQUEST']._serialized_start=1299
-  _globals['_EMBEDREQUEST']._serialized_end=1455
-  _globals['_EMBEDRESPONSE']._serialized_start=1457
-  _globals['_EMBEDRESPONSE']._serialized_end=1522
-  _globals['_SCOREREQUEST']._serialized_start=1525
-  _globals['_SCOREREQUEST']._serialized_end=1686
-  _globals['_SCOREITEM']._serialized_start=1688
-  _globals['_SCOREITEM']._serialized_end=1769
-  _globals['_SCORERESPONSE']._serialized_start=1771
-  _globals['_SCORERESPONSE']._serialized_end=1883
-  _globals['_LOADMODELREQUEST']._serialized_start=1885
-  _globals['_LOADMODELREQUEST']._serialized_end=1948
-  _globals['_LOADMODELRESPONSE']._serialized_start=1950
-  _globals['_LOADMODELRESPONSE']._serialized_end=2075
-  _globals['_UNLOADMODELREQUEST']._serialized_start=2077
-  _globals['_UNLOADMODELREQUEST']._serialized_end=2097
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=2099
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=2120
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=2122
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=2143
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2145
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2215
-  _globals['_ADAPTERSUMMARY']._serialized_start=2217
-  _globals['_ADAPTERSUMMARY']._serialized_end=2334
-  _globals['_INFERENCESERVICE']._serialized_start=2583
-  _globals['_INFERENCESERVICE']._serialized_end=3063
+  _globals['_GENERATERESPONSE']._serialized_end=1001
+  _globals['_TOKENLOGPROB']._serialized_start=1003
+  _globals['_TOKENLOGPROB']._serialized_end=1096
+  _globals['_CANDIDATE']._serialized_start=1098
+  _globals['_CANDIDATE']._serialized_end=1159
+  _globals['_USAGE']._serialized_start=1162
+  _globals['_USAGE']._serialized_end=1325
+  _globals['_EMBEDREQUEST']._serialized_start=1328
+  _globals['_EMBEDREQUEST']._serialized_end=1484
+  _globals['_EMBEDRESPONSE']._serialized_start=1486
+  _globals['_EMBEDRESPONSE']._serialized_end=1551
+  _globals['_SCOREREQUEST']._serialized_start=1554
+  _globals['_SCOREREQUEST']._serialized_end=1715
+  _globals['_SCOREITEM']._serialized_start=1717
+  _globals['_SCOREITEM']._serialized_end=1798
+  _globals['_SCORERESPONSE']._serialized_start=1800
+  _globals['_SCORERESPONSE']._serialized_end=1912
+  _globals['_LOADMODELREQUEST']._serialized_start=1914
+  _globals['_LOADMODELREQUEST']._serialized_end=1977
+  _globals['_LOADMODELRESPONSE']._serialized_start=1979
+  _globals['_LOADMODELRESPONSE']._serialized_end=2104
+  _globals['_UNLOADMODELREQUEST']._serialized_start=2106
+  _globals['_UNLOADMODELREQUEST']._serialized_end=2126
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=2128
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2149
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=2151
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=2172
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2174
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2244
+  _globals['_ADAPTERSUMMARY']._serialized_start=2246
+  _globals['_ADAPTERSUMMARY']._serialized_end=2363
+  _globals['_INFERENCESERVICE']._serialized_start=2612
+  _globals['_INFERENCESERVICE']._serialized_end=3092
 # @@protoc_insertion_point(module_scope)

@@ -90,7 +90,10 @@ class GenerateRequest(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     adapter_digest: _builtins.str
-    """Empty: the base model alone."""
+    """Empty: the base model alone. It must have been trained on this base, or on another file (of
+    another type, such as qint8) that was made of the same original weights: otherwise
+    FAILED_PRECONDITION.
+    """
     prompt: _builtins.str
     max_tokens: _builtins.int
     """0: 256"""
@@ -280,10 +283,15 @@ class GenerateResponse(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    TRAINED_BASE_DIGEST_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """UTF-8, whole characters only. May be empty in the last message."""
     finish_reason: Global___FinishReason.ValueType
     """The rest is in the last message only."""
+    trained_base_digest: _builtins.str
+    """What the adapter was trained on, where that is not the base that answers but another file of
+    the same original weights.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -300,10 +308,11 @@ class GenerateResponse(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        trained_base_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "text", b"text", "token_ids", b"token_ids", "trained_base_digest", b"trained_base_digest", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,11 +154,14 @@ class TrainSpec(_message.Message):
     EVALUATION_FIELD_NUMBER: _builtins.int
     PACKING_FIELD_NUMBER: _builtins.int
     MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    HOLDS_MEMORY_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     sequence_length: _builtins.int
     """Tokens in a micro-step at most; longer samples are refused by the data check."""
     accumulation: _builtins.int
-    """Samples whose gradients are summed for one optimizer step."""
+    """Samples, which are lines of the dataset, whose gradients are summed for one optimizer step.
+    A conversation is one, also where the base's chat template makes several examples of it.
+    """
     gradient_clip: _builtins.float
     """Global norm to which gradients are clipped. 0: not clipped."""
     weight_decay: _builtins.float
@@ -178,6 +181,10 @@ class TrainSpec(_message.Message):
     memory_budget_bytes: _builtins.int
     """Peak of the worker to stay below: it chooses stored layers, the head's chunks and packing.
     0: as the fields above say.
+    """
+    holds_memory: _builtins.bool
+    """A request for a model that does not fit beside the job is refused. Otherwise the job makes room
+    at the next micro-step, and goes on when the model was quiet for a while.
     """
     @_builtins.property
     def lora(self) -> Global___LoraSpec: ...
@@ -208,10 +215,11 @@ class TrainSpec(_message.Message):
         evaluation: Global___Evaluation | None = ...,
         packing: _builtins.bool = ...,
         memory_budget_bytes: _builtins.int = ...,
+        holds_memory: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "lora", b"lora"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "base_digest", b"base_digest", "checkpoint_period_s", b"checkpoint_period_s", "evaluation", b"evaluation", "gradient_clip", b"gradient_clip", "lora", b"lora", "memory_budget_bytes", b"memory_budget_bytes", "packing", b"packing", "seed", b"seed", "sequence_length", b"sequence_length", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "base_digest", b"base_digest", "checkpoint_period_s", b"checkpoint_period_s", "evaluation", b"evaluation", "gradient_clip", b"gradient_clip", "holds_memory", b"holds_memory", "lora", b"lora", "memory_budget_bytes", b"memory_budget_bytes", "packing", b"packing", "seed", b"seed", "sequence_length", b"sequence_length", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,6 +347,7 @@ class Job(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REHEARSAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
     spec_digest: _builtins.str
@@ -361,6 +370,10 @@ class Job(_message.Message):
 
     @_builtins.property
     def result(self) -> Global___JobResult: ...
+    @_builtins.property
+    def rehearsal(self) -> Global___Rehearsal:
+        """What its own first steps have shown: it is rehearsed once, before its long run."""
+
     def __init__(
         self,
         *,
@@ -376,10 +389,11 @@ class Job(_message.Message):
         progress: Global___TrainProgress | None = ...,
         result: Global___JobResult | None = ...,
         message: _builtins.str = ...,
+        rehearsal: Global___Rehearsal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "progress", b"progress", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,6 +491,7 @@ class JobResult(_message.Message):
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
+    PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
     first_loss: _builtins.float
@@ -490,6 +505,7 @@ class JobResult(_message.Message):
     peak_anonymous_bytes: _builtins.int
     stopped_early: _builtins.bool
     """Whether a stage ended before its last step because the held-out loss rose."""
+    peak_gpu_bytes: _builtins.int
     @_builtins.property
     def best(self) -> Global___Evaluated:
         """Of the exported adapter, where the recipe has an evaluation."""
@@ -510,10 +526,11 @@ class JobResult(_message.Message):
         peak_anonymous_bytes: _builtins.int = ...,
         best: Global___Evaluated | None = ...,
         stopped_early: _builtins.bool = ...,
+        peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
@@ -543,6 +560,7 @@ class TrainProgress(_message.Message):
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     TOTAL_STAGES_FIELD_NUMBER: _builtins.int
+    PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """optimizer steps done, of all stages"""
     total_steps: _builtins.int
@@ -564,6 +582,8 @@ class TrainProgress(_message.Message):
     stage: _builtins.int
     """from 1"""
     total_stages: _builtins.int
+    peak_gpu_bytes: _builtins.int
+    """The most that was taken on the GPU so far; no resident set counts it. 0: computed without one."""
     def __init__(
         self,
         *,
@@ -580,10 +600,11 @@ class TrainProgress(_message.Message):
         peak_rss_bytes: _builtins.int = ...,
         stage: _builtins.int = ...,
         total_stages: _builtins.int = ...,
+        peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "file_bytes", b"file_bytes", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "micro_step_s", b"micro_step_s", "peak_rss_bytes", b"peak_rss_bytes", "stage", b"stage", "step", b"step", "time_to_go_s", b"time_to_go_s", "tokens_per_s", b"tokens_per_s", "total_stages", b"total_stages", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "file_bytes", b"file_bytes", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "loss", b"loss", "micro_step_s", b"micro_step_s", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "stage", b"stage", "step", b"step", "time_to_go_s", b"time_to_go_s", "tokens_per_s", b"tokens_per_s", "total_stages", b"total_stages", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -651,6 +672,9 @@ class JobEvent(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     EVALUATED_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    DECIDED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each event of the journal. After a power cut it skips ahead once, because the
     last progress may be lost and its numbers may have been seen.
@@ -670,6 +694,16 @@ class JobEvent(_message.Message):
     def checkpoint(self) -> Global___CheckpointSaved: ...
     @_builtins.property
     def evaluated(self) -> Global___Evaluated: ...
+    @_builtins.property
+    def check(self) -> Global___PlanCheck: ...
+    @_builtins.property
+    def plan(self) -> Global___JobPlan:
+        """Once for a job: its first steps are done, and what has to be checked before the rest has
+        passed.
+        """
+
+    @_builtins.property
+    def decided(self) -> Global___Decided: ...
     def __init__(
         self,
         *,
@@ -683,16 +717,45 @@ class JobEvent(_message.Message):
         log: Global___LogLine | None = ...,
         checkpoint: Global___CheckpointSaved | None = ...,
         evaluated: Global___Evaluated | None = ...,
+        check: Global___PlanCheck | None = ...,
+        plan: Global___JobPlan | None = ...,
+        decided: Global___Decided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "log", b"log", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan", "decided"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___JobEvent: _TypeAlias = JobEvent  # noqa: Y015
+
+@_typing.final
+class Decided(_message.Message):
+    """The board's memory was given to or taken from the job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    act: _builtins.str
+    """"suspend the job", "resume the job", "stop the job at a checkpoint" """
+    reason: _builtins.str
+    """one sentence with its numbers"""
+    def __init__(
+        self,
+        *,
+        act: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decided: _TypeAlias = Decided  # noqa: Y015
 
 @_typing.final
 class Transition(_message.Message):
@@ -1146,6 +1209,38 @@ class PlanCheck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanCheck: _TypeAlias = PlanCheck  # noqa: Y015
+
+@_typing.final
+class Rehearsal(_message.Message):
+    """How a job's rehearsal went, by its own first steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanCheck]:
+        """In the order in which they passed; of a check that an interrupted attempt had passed before,
+        the newest.
+        """
+
+    @_builtins.property
+    def plan(self) -> Global___JobPlan:
+        """Once all have passed."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[Global___PlanCheck] | None = ...,
+        plan: Global___JobPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rehearsal: _TypeAlias = Rehearsal  # noqa: Y015
 
 @_typing.final
 class JobPlan(_message.Message):

@@ -99,12 +99,21 @@ class StartTraining(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     JOB_NAME_FIELD_NUMBER: _builtins.int
     DATASET_PATHS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REHEARSE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     base_path: _builtins.str
     job_folder: _builtins.str
     """The job's own folder: checkpoints below it, results in it."""
     threads: _builtins.int
     job_name: _builtins.str
+    device: _builtins.str
+    """Where to compute: "cpu", "cuda", or empty: the GPU if there is one that computes right."""
+    rehearse: _builtins.bool
+    """The job has not been rehearsed: its first steps are its rehearsal. A job that will go on for
+    long then stops once, after TrainingRehearsed with an adapter_path, and waits for
+    ResumeTraining.
+    """
     @_builtins.property
     def spec(self) -> _job_pb2.TrainSpec: ...
     @_builtins.property
@@ -121,10 +130,12 @@ class StartTraining(_message.Message):
         threads: _builtins.int = ...,
         job_name: _builtins.str = ...,
         dataset_paths: _abc.Iterable[_builtins.str] | None = ...,
+        device: _builtins.str = ...,
+        rehearse: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "dataset_paths", b"dataset_paths", "job_folder", b"job_folder", "job_id", b"job_id", "job_name", b"job_name", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "dataset_paths", b"dataset_paths", "device", b"device", "job_folder", b"job_folder", "job_id", b"job_id", "job_name", b"job_name", "rehearse", b"rehearse", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,14 +256,18 @@ Global___TrainingReport: _TypeAlias = TrainingReport  # noqa: Y015
 
 @_typing.final
 class TrainingRehearsed(_message.Message):
-    """The last report of a rehearsal that passed."""
+    """What a rehearsal has shown: the last report of RehearseTraining; of a job, once after its first
+    steps.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_FIELD_NUMBER: _builtins.int
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
     adapter_path: _builtins.str
-    """The trial adapter, as the engine's own file."""
+    """The trial adapter, as the engine's own file, for the engine to speak with. Empty for a job so
+    short that it is its own rehearsal: it has gone on already.
+    """
     @_builtins.property
     def plan(self) -> _job_pb2.JobPlan:
         """Without what only the agent knows: the board's memory and its energy."""
@@ -280,6 +295,8 @@ class TrainingStarted(_message.Message):
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     LABELLED_TOKENS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    DEVICE_REASON_FIELD_NUMBER: _builtins.int
     resumed_at_step: _builtins.int
     threads: _builtins.int
     data_type: _builtins.str
@@ -288,6 +305,9 @@ class TrainingStarted(_message.Message):
     """of all stages, held-out ones not counted"""
     labelled_tokens: _builtins.int
     """of one pass over them"""
+    device: _builtins.str
+    """"cpu" or "cuda", and a sentence why."""
+    device_reason: _builtins.str
     def __init__(
         self,
         *,
@@ -296,10 +316,12 @@ class TrainingStarted(_message.Message):
         data_type: _builtins.str = ...,
         samples: _builtins.int = ...,
         labelled_tokens: _builtins.int = ...,
+        device: _builtins.str = ...,
+        device_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "labelled_tokens", b"labelled_tokens", "resumed_at_step", b"resumed_at_step", "samples", b"samples", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "device", b"device", "device_reason", b"device_reason", "labelled_tokens", b"labelled_tokens", "resumed_at_step", b"resumed_at_step", "samples", b"samples", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,10 +480,18 @@ class OpenModel(_message.Message):
     BASE_PATH_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    CACHE_FOLDER_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     base_path: _builtins.str
     context_length: _builtins.int
     threads: _builtins.int
+    engine: _builtins.str
+    """One of agent/inference/engines.py; empty: "llama"."""
+    cache_folder: _builtins.str
+    """For what the engine makes of a base and can make again, and for what it has proved; empty:
+    nothing is kept.
+    """
     streams: _builtins.int
     """Answers at once; 0: as many as pay, which the worker measures."""
     def __init__(
@@ -470,11 +500,13 @@ class OpenModel(_message.Message):
         base_path: _builtins.str = ...,
         context_length: _builtins.int = ...,
         threads: _builtins.int = ...,
+        engine: _builtins.str = ...,
+        cache_folder: _builtins.str = ...,
         streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "context_length", b"context_length", "streams", b"streams", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "cache_folder", b"cache_folder", "context_length", b"context_length", "engine", b"engine", "streams", b"streams", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,7 +521,9 @@ class StartGeneration(_message.Message):
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     adapter_path: _builtins.str
-    """The GGUF LoRA of request.adapter_digest; empty without an adapter."""
+    """The file of request.adapter_digest that the engine reads, beside the artifact's others: the
+    GGUF LoRA, or PEFT's weights; empty without an adapter.
+    """
     @_builtins.property
     def request(self) -> _inference_pb2.GenerateRequest:
         """Its deadline_s counts from here on."""

@@ -83,11 +83,11 @@ def peft_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def make_lively_folder(folder: Path, context_length: int = 2048) -> Path:
+def make_lively_folder(folder: Path, context_length: int = 2048, hidden: int = 128) -> Path:
     import torch
     from transformers import Gemma3ForCausalLM
 
-    build_hugging_face_folder(folder, context_length=context_length, dtype="float32")
+    build_hugging_face_folder(folder, context_length=context_length, hidden=hidden, dtype="float32")
     model = Gemma3ForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(0.1)

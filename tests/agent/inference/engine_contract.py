@@ -23,6 +23,8 @@ from agent.inference.engine import (
     ScoreRequest,
     Usage,
 )
+from agent.inference.llama import LlamaEngine
+from agent.inference.serial import SerialEngine
 from protos.errors import InvalidRequest, Refused
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and then"
@@ -66,7 +68,7 @@ def refused(engine: Engine, request: Request) -> InvalidRequest:
 
 class EngineContract:
     """Subclasses give the fixture ``engine``: a model that goes on for at least 40 tokens. What an
-    engine's features lack, it must refuse; FeatureContract has what it must do with them."""
+    engine's features lack, it must refuse; the contracts below have what it must do with them."""
 
     def test_an_answer_ends_at_max_tokens(self, engine: Engine) -> None:
         answer = ask(engine, Request(PROMPT, max_tokens=12))
@@ -247,7 +249,7 @@ class EngineContract:
                     if feature is Feature.SCORING
                     else engine.generate(asked[feature], never)
                 )
-            assert raised.value.reason == "UNSUPPORTED_BY_ENGINE"
+            assert raised.value.reason == "UNSUPPORTED_FEATURE"
             assert feature.value in str(raised.value)
         assert ask(engine, Request(PROMPT, max_tokens=2)).tokens
 
@@ -256,6 +258,13 @@ def object_of(answer: Answer) -> dict[str, object]:
     found = json.loads(answer.text)
     assert isinstance(found, dict)
     return found
+
+
+def end_tokens(engine: Engine) -> list[int]:
+    """Those that end an answer."""
+    assert isinstance(engine, LlamaEngine | SerialEngine)
+    vocabulary = engine.vocabulary
+    return [token for token in range(vocabulary.size) if vocabulary.ends_answer(token)]
 
 
 ROBOT = JsonSchema(
@@ -275,8 +284,9 @@ ROBOT = JsonSchema(
 )
 
 
-class FeatureContract:
-    """For engines with all features; their model is the same as in EngineContract."""
+class ChoiceContract:
+    """For engines with grammars, suppression and log-probabilities; the model is the same as in
+    EngineContract."""
 
     def test_an_answer_by_a_grammar_ends_when_it_is_complete(self, engine: Engine) -> None:
         yes = ask(engine, Request(PROMPT, grammar=Gbnf('root ::= "yes" | "no"')))
@@ -300,7 +310,7 @@ class FeatureContract:
         assert ask(engine, request).tokens == answer.tokens
 
     def test_a_complete_grammar_ends_also_where_the_end_is_suppressed(self, engine: Engine) -> None:
-        sampling = Sampling(suppress_tokens=self.end_tokens(engine))
+        sampling = Sampling(suppress_tokens=end_tokens(engine))
         answer = ask(engine, Request(PROMPT, grammar=Gbnf('root ::= "yes"'), sampling=sampling))
         assert (answer.text, answer.finish) == ("yes", Finish.STOP)
 
@@ -389,6 +399,10 @@ class FeatureContract:
         error = refused(engine, Request(PROMPT, top_logprobs=21))
         assert error.field == "sampling.top_logprobs"
 
+
+class ReadingContract:
+    """For engines with embeddings and scores."""
+
     def test_a_score_is_the_sum_of_the_logprobs(self, engine: Engine) -> None:
         """Of the answer's tokens, as they were when it was generated."""
         answer = ask(engine, Request("A", max_tokens=40, top_logprobs=0))
@@ -434,7 +448,3 @@ class FeatureContract:
                 list(engine.score(ScoreRequest(samples), never))
             assert raised.value.field == "items"
         assert ask(engine, Request(PROMPT, max_tokens=4)).usage.completion_tokens == 4
-
-    def end_tokens(self, engine: Engine) -> list[int]:
-        """Those that end an answer."""
-        raise NotImplementedError

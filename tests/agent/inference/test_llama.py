@@ -8,10 +8,11 @@ from agent.inference.adapters import KEPT
 from agent.inference.context import BATCH_TOKENS
 from agent.inference.engine import (
     Adapter,
-    Engine,
     EngineOptions,
     Finish,
+    Gbnf,
     Message,
+    Piece,
     Request,
     Sampling,
 )
@@ -23,9 +24,11 @@ from tests.agent.inference.engine_contract import (
     CHAT,
     PROMPT,
     Answer,
+    ChoiceContract,
     EngineContract,
-    FeatureContract,
+    ReadingContract,
     ask,
+    collected,
 )
 from tests.tiny import SENTENCES, SPECIAL, TURNS, build_hugging_face_folder
 
@@ -34,11 +37,8 @@ FIRST_PLAIN = len(SPECIAL) + len(TURNS)
 LONG = " ".join(SENTENCES[:4])
 
 
-class TestContract(EngineContract, FeatureContract):
-    def end_tokens(self, engine: Engine) -> list[int]:
-        assert isinstance(engine, LlamaEngine)
-        tokens = range(engine.vocabulary.size)
-        return [token for token in tokens if engine.vocabulary.ends_answer(token)]
+class TestContract(EngineContract, ChoiceContract, ReadingContract):
+    pass
 
 
 def transformers_greedy(
@@ -72,6 +72,58 @@ def test_greedy_equals_transformers_for_base_and_adapters_in_any_order(
     assert len({tuple(tokens) for tokens in expected.values()}) == 3
     for tiny in (None, first, None, second, first, None):
         assert ask(engine, worn(LONG, tiny)).tokens == expected[tiny]
+
+
+def together(engine: LlamaEngine, requests: Sequence[Request]) -> list[Answer]:
+    """Their answers, computed in the same batches; each begins a step after the one before."""
+    never = threading.Event()
+    pieces: dict[object, list[Piece]] = {}
+    waiting = list(requests)
+    while waiting or any(got[-1:] == [] or not got[-1].finish for got in pieces.values()):
+        if waiting:
+            begun = engine.begin(waiting.pop(0), never)
+            assert begun
+            pieces[begun] = []
+        for answer, news in engine.step():
+            assert isinstance(news, Piece)
+            pieces[answer].append(news)
+    return [collected(iter(got)) for got in pieces.values()]
+
+
+def test_answers_in_one_batch_are_each_as_if_alone(engine: LlamaEngine, first: TinyAdapter) -> None:
+    """Greedy and warm, by a grammar, with a suppressed text, with an adapter and without."""
+    for adapter in (None, first.adapter):
+        requests = [
+            Request(LONG, adapter, 30),
+            # Peaked, so that no draw falls between two tokens by the last bits of a logit.
+            Request(PROMPT, adapter, 12, Sampling(temperature=0.3, top_k=4, seed=7)),
+            Request("Is it?", adapter, 30, grammar=Gbnf('root ::= "yes, " [a-z]{8} | "no"')),
+            Request(PROMPT, adapter, 20, Sampling(suppress_texts=["a"]), top_logprobs=2),
+        ]
+        alone = [ask(engine, request) for request in requests]
+        for _ in ("cold", "from cached prefixes"):
+            found = together(engine, requests)
+            assert [a.tokens for a in found] == [a.tokens for a in alone]
+            assert [a.finish for a in found] == [a.finish for a in alone]
+        logprobs = [
+            [entry.chosen.logprob for piece in answer.pieces for entry in piece.logprobs]
+            for answer in (found[3], alone[3])
+        ]
+        # Another order of additions, and an attention cache in 16 bits.
+        assert logprobs[0] == pytest.approx(logprobs[1], abs=0.05)
+
+
+def test_what_cannot_run_beside_the_others_waits(engine: LlamaEngine, first: TinyAdapter) -> None:
+    never = threading.Event()
+    running = engine.begin(Request(PROMPT, max_tokens=200), never)
+    assert running
+    assert engine.begin(Request(PROMPT, first.adapter, 4), never) is None, "another adapter"
+    assert engine.begin(Request(LONG, max_tokens=400), never) is None, "no room in the cache"
+    beside = engine.begin(Request(LONG, max_tokens=4), never)
+    assert beside
+    engine.end(running)
+    engine.end(beside)
+    assert ask(engine, Request(LONG, max_tokens=400)).finish
 
 
 def test_a_prefix_is_never_shared_between_adapters(

@@ -127,7 +127,7 @@ def in_both_forms(base: BaseModel, vocabulary: Vocabulary) -> list[tuple[Sample,
         ]
     found = []
     for request, sample in forms:
-        example = maker.make(sample)
+        (example,) = maker.make(sample)
         labelled = torch.tensor(example.labelled).nonzero().flatten()
         found.append((request, TokenSample(torch.tensor(example.tokens), labelled)))
     return found

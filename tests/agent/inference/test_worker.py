@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.inference.engines import ENGINES
 from agent.inference.queue import LIMIT
 from agent.workers.channel import FrameReader, FrameWriter
+from artifacts.adapter import GGUF
 from protos.nanofleet.v1 import inference_pb2, job_pb2, worker_pb2
 from tests.agent.inference.conftest import TinyAdapter
 from tests.tiny import SPECIAL
@@ -37,10 +39,20 @@ class Worker:
             self.commands.close()
 
     def open(
-        self, base: Path, context_length: int = 512, streams: int = 1
+        self,
+        base: Path,
+        context_length: int = 512,
+        engine: str = "",
+        cache: Path | None = None,
+        streams: int = 1,
     ) -> worker_pb2.InferenceReport:
         command = worker_pb2.OpenModel(
-            base_path=str(base), context_length=context_length, threads=1, streams=streams
+            base_path=str(base),
+            context_length=context_length,
+            threads=1,
+            engine=engine,
+            cache_folder=str(cache or ""),
+            streams=streams,
         )
         self.commands.write(Command(open=command))
         return self.report()
@@ -372,6 +384,32 @@ def test_a_file_that_is_no_model_ends_the_worker_with_a_sentence(
     assert failed.cause == job_pb2.CAUSE_BAD_DATA
     assert "garbage.gguf could not be loaded" in failed.message
     assert "import it again" in failed.message
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_serves_and_keeps_its_proof(
+    engine: str, lively_base_q8: Path, first: TinyAdapter, tmp_path: Path
+) -> None:
+    own = ENGINES[engine].adapter_file
+    path = first.adapter.path if own == GGUF else first.folder / own
+    with spawned() as worker:
+        opened = worker.open(lively_base_q8, engine=engine, cache=tmp_path)
+        assert opened.opened.context_length == 512
+        plain = worker.answer(asked())
+        request = asked()
+        request.adapter_digest = first.adapter.digest
+        worker.start(2, request, str(path))
+        adapted = worker.until_finished(2)[2]
+    assert plain.tokens != adapted.tokens
+    assert adapted.finish == inference_pb2.FINISH_REASON_LENGTH
+    assert (tmp_path / "proved" / engine).is_file()
+
+
+def test_an_unknown_engine_ends_the_worker_with_a_sentence(lively_base_q8: Path) -> None:
+    with spawned() as worker:
+        failed = worker.open(lively_base_q8, engine="lama").worker_failed
+        assert worker.process.wait(timeout=60) == 1
+    assert "Did you mean llama?" in failed.message
 
 
 def test_a_worker_ends_when_its_agent_closes_the_pipe_in_the_middle_of_an_answer(

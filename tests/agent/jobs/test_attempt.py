@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.jobs import states
-from agent.jobs.attempt import Attempt, Means
+from agent.jobs.attempt import Attempt
 from agent.jobs.journal import Journal
+from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.workers.process import Launcher
 from artifacts.store import ArtifactStore

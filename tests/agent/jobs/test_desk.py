@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.attempt import Means
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.runner import Runner, pin_owner
 from agent.workers.process import Launcher

@@ -257,3 +257,31 @@ def test_a_journal_of_a_newer_agent_is_left_alone(tmp_path: Path, clock: FakeClo
     database.close()
     with pytest.raises(Refused, match="newer agent"):
         Journal(path, clock)
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    path = tmp_path / "journal.db"
+    old = Journal(path, clock)
+    submit(old)
+    old.close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE job DROP COLUMN rehearsal")
+        database.execute("UPDATE meta SET value='1' WHERE key='schema'")
+    database.close()
+    for _ in range(2):
+        journal = Journal(path, clock)
+        journal.rehearsed(FIRST, job_pb2.JobEvent(plan=job_pb2.JobPlan(duration_s=90)))
+        assert journal.job(FIRST).rehearsal.plan.duration_s == 90
+        journal.close()
+
+
+def test_a_check_that_is_made_again_is_kept_once(journal: Journal) -> None:
+    submit(journal)
+    for name, found in (("data", "16 samples"), ("memory", "1 GB"), ("data", "again")):
+        check = job_pb2.PlanCheck(name=name, found=found)
+        journal.rehearsed(FIRST, job_pb2.JobEvent(check=check))
+    kept = [(check.name, check.found) for check in journal.job(FIRST).rehearsal.checks]
+    assert kept == [("memory", "1 GB"), ("data", "again")]
+    assert len([e for e in journal.events(0, FIRST) if e.HasField("check")]) == 3

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.attempt import Means
 from agent.jobs.journal import Journal
+from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.runner import Runner
 from agent.workers.process import Launcher

@@ -29,7 +29,11 @@ def gemma_3_1b() -> BaseModel:
         f"{name}.weight": TensorInfo(f"{name}.weight", shape, "Q8_0", 0, 0)
         for name, shape in shapes.items()
     }
-    metadata = {"gemma3.block_count": 26, "gemma3.context_length": 32_768}
+    metadata = {
+        "gemma3.block_count": 26,
+        "gemma3.context_length": 32_768,
+        "gemma3.attention.head_count": 4,
+    }
     return BaseModel(
         path=Path("gemma-3-1b.gguf"),
         architecture="gemma3",

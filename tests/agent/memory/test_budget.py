@@ -98,9 +98,9 @@ def test_what_would_fit_alone_is_told_whom_it_waits_for() -> None:
 
 def test_server_is_offered_a_shorter_context() -> None:
     with pytest.raises(OutOfMemory) as refused:
-        admit_inference(board(2310), gemma_3_1b(), DIGEST, 32_768, owner="the served model")
+        admit_inference(board(2345), gemma_3_1b(), DIGEST, 32_768, owner="the served model")
     assert refused.value.fix == "A context of 8192 tokens fits."
-    admit_inference(board(2310), gemma_3_1b(), DIGEST, 8192, owner="the served model")
+    admit_inference(board(2345), gemma_3_1b(), DIGEST, 8192, owner="the served model")
 
 
 def test_smaller_recipes_get_smaller_and_change_nothing_else() -> None:

@@ -79,6 +79,30 @@ def test_a_budget_below_everything_names_the_least_one_only() -> None:
         choose(BASE, budgeted(200))
 
 
+def test_a_budget_that_the_smaller_data_type_could_keep_is_the_workers_to_judge() -> None:
+    """The agent does not know which it finds; the claim is what it takes at most."""
+    board = Budget(4000 * MB, 600 * MB, 200 * MB)
+    exact = peak(budgeted(0), Plan(0, 512, True), Facts(4))
+    tight = budgeted(exact / MB - 1)
+    with pytest.raises(OutOfMemory, match="This fits: memory_budget") as refused:
+        admit_training(board, BASE, tight, owner="the job")
+    with pytest.raises(OutOfMemory) as by_worker:
+        choose(BASE, tight, Facts(4))
+    assert refused.value.fix == by_worker.value.fix
+    claim = admit_training(board, BASE, tight, owner="the job", least_element_bytes=2)
+    assert claim.forecast.peak_bytes == peak(tight, choose(BASE, tight, BF16), BF16)
+    roomy = budgeted(2000)
+    claim = admit_training(board, BASE, roomy, owner="the job", least_element_bytes=2)
+    either = [peak(roomy, choose(BASE, roomy, facts), facts) for facts in (Facts(4), BF16)]
+    assert claim.forecast.peak_bytes == max(either) <= 2000 * MB
+    # What neither could keep is refused with what both can.
+    with pytest.raises(OutOfMemory) as neither:
+        admit_training(board, BASE, budgeted(200), owner="the job", least_element_bytes=2)
+    named = re.search(r"memory_budget: (\d+) MB", neither.value.fix)
+    assert named
+    choose(BASE, budgeted(int(named[1])), Facts(4))
+
+
 def test_a_budget_above_the_board_is_refused_with_one_that_fits() -> None:
     board = Budget(2600 * MB, 600 * MB, 200 * MB)
     with pytest.raises(OutOfMemory) as refused:

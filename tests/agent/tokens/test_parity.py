@@ -47,7 +47,7 @@ def test_the_prompt_that_is_served_is_the_one_that_was_taught(
     answered = [*turns, ("assistant", "Pico.")]
     sample = ChatSample(1, tuple(Message(*turn) for turn in answered))
     template = ChatTemplate(source, vocabulary.special_texts())
-    example = ExampleMaker(vocabulary, template, "dataset").make(sample)
+    (example,) = ExampleMaker(vocabulary, template, "dataset").make(sample)
     answer = vocabulary.plain("Pico.")
     end = vocabulary.rendered("<end_of_turn>")
     assert example.tokens == [*served, *answer, *end]

@@ -60,6 +60,8 @@ class Worker:
         folder: Path,
         spec: job_pb2.TrainSpec,
         threads: int = 1,
+        *,
+        rehearse: bool = False,
     ) -> None:
         datasets = [dataset] * len(spec.stages) if isinstance(dataset, Path) else dataset
         self.start = worker_pb2.StartTraining(
@@ -70,6 +72,7 @@ class Worker:
             dataset_paths=[str(path) for path in datasets],
             job_folder=str(folder),
             threads=threads,
+            rehearse=rehearse,
         )
         self._log = folder.with_name(f"{folder.name}.log")
 

@@ -25,8 +25,8 @@ def chat(*turns: tuple[str, str]) -> ChatSample:
 
 
 def parts(maker: ExampleMaker, sample: Sample) -> list[tuple[bool, list[int]]]:
-    """Runs of tokens with the same label."""
-    example = maker.make(sample)
+    """Runs of tokens with the same label, of the only example."""
+    (example,) = maker.make(sample)
     runs: list[tuple[bool, list[int]]] = []
     for token, is_label in zip(example.tokens, example.labelled, strict=True):
         if not runs or runs[-1][0] != is_label:
@@ -84,7 +84,7 @@ def test_every_answer_of_a_conversation_is_learned(
 def test_the_prompt_is_what_serving_sends(maker: ExampleMaker, vocabulary: Vocabulary) -> None:
     """The rendered template, tokenised as a whole, is what the answer has to continue."""
     rendered = "<bos><start_of_turn>user\nWas  ist\n\nlos? ½<end_of_turn>\n<start_of_turn>model\n"
-    example = maker.make(chat(("user", " Was  ist\n\nlos? ½\n"), ("assistant", "Nichts")))
+    (example,) = maker.make(chat(("user", " Was  ist\n\nlos? ½\n"), ("assistant", "Nichts")))
     prompt = example.tokens[: example.labelled.index(True)]
     assert prompt == vocabulary.rendered(rendered)
     assert prompt.count(BOS) == 1
@@ -179,11 +179,33 @@ def test_a_template_without_an_end_of_turn_is_refused(vocabulary: Vocabulary) ->
     assert caught.value.cause == job_pb2.CAUSE_BAD_SPEC
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(vocabulary: Vocabulary) -> None:
+def test_a_template_that_rewrites_a_prompt_with_its_answer_is_refused(
+    vocabulary: Vocabulary,
+) -> None:
     source = "{{ messages | length }}{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
     maker = with_template(vocabulary, source)
-    with pytest.raises(TrainingFailure, match="writes earlier turns otherwise"):
+    with pytest.raises(
+        TrainingFailure, match=r"persona.jsonl:3: .* writes the turns before an answer otherwise"
+    ) as caught:
         maker.make(chat(("user", "Hi"), ("assistant", "Hello")))
+    assert caught.value.cause == job_pb2.CAUSE_BAD_DATA
+
+
+def test_answers_share_an_example_as_far_as_the_template_goes_on(vocabulary: Vocabulary) -> None:
+    """This one begins otherwise from the third question on."""
+    source = (
+        "{% for m in messages %}"
+        "{% if messages | length > 4 and loop.first %}<eos>{% endif %}"
+        "<start_of_turn>{{ m.content }}<end_of_turn>{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>{% endif %}"
+    )
+    turns = [(role, letter) for letter in "abc" for role in ("user", "assistant")]
+    examples = with_template(vocabulary, source).make(chat(*turns))
+    (a, b, c) = (vocabulary.plain(letter) for letter in "abc")
+    answers = [
+        [t for t, is_label in zip(e.tokens, e.labelled, strict=True) if is_label] for e in examples
+    ]
+    assert answers == [[*a, END, *b, END], [*c, END]]
 
 
 def test_bos_is_added_where_the_template_leaves_it_to_the_tokenizer(
@@ -193,7 +215,7 @@ def test_bos_is_added_where_the_template_leaves_it_to_the_tokenizer(
         "{% for m in messages %}<start_of_turn>{{ m.content }}<end_of_turn>{% endfor %}"
         "{% if add_generation_prompt %}<start_of_turn>{% endif %}"
     )
-    example = with_template(vocabulary, source).make(chat(("user", "Hi"), ("assistant", "Ho")))
+    (example,) = with_template(vocabulary, source).make(chat(("user", "Hi"), ("assistant", "Ho")))
     assert example.tokens[:2] == [BOS, START]
     assert example.tokens.count(BOS) == 1
 

@@ -9,9 +9,9 @@ from tests.stuck_converter import ends_with_its_parent
 _PARENT = """
 import sys
 from pathlib import Path
-from agent.training.export import _convert
+from agent.training.export import convert
 sys.executable, base, target = sys.argv[1:]
-_convert(Path(target).parent, Path(base))
+convert(Path(target).parent, Path(base))
 """
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from agent.training import configuration, graph
-from agent.training.export import _write_peft
+from agent.model import configuration
+from agent.training import graph
+from agent.training.export import write_peft
 from agent.training.weights import MappedWeights
 from artifacts import base_model
 from artifacts.base_model import BaseModel
@@ -27,9 +28,9 @@ from tests.artifacts.convert import shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
-# Gemma 3 has no untied head.
 SHAPES: dict[str, tuple[str, dict[str, object]]] = {
-    "gemma3": ("gemma3", {}),
+    "gemma3 tied": ("gemma3", {}),
+    "gemma3 untied": ("gemma3", {"tie_word_embeddings": False}),
     "qwen2 tied": ("qwen2", {}),
     "qwen2 untied": ("qwen2", {"tie_word_embeddings": False}),
     "qwen3 tied": ("qwen3", {}),
@@ -130,7 +131,7 @@ def test_peft_and_llama_compute_what_was_trained(folder: Path, tmp_path: Path, n
             parameter.data *= weaker
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    _write_peft(adapter, base_model.read(file), model, RECIPES[name])
+    write_peft(adapter, base_model.read(file), model, RECIPES[name])
     convert_adapter(adapter, file, tmp_path / "adapter.gguf")
 
     peft = PeftModel.from_pretrained(reference.stock_model(folder, file), adapter).eval()
@@ -171,7 +172,7 @@ def refusal(base: BaseModel) -> str:
 
 def test_another_architecture_is_refused(base: BaseModel) -> None:
     text = refusal(dataclasses.replace(base, architecture="mamba"))
-    assert "architecture mamba cannot be trained" in text
+    assert "architecture mamba are not supported" in text
     assert "gemma3, qwen2, qwen3, llama" in text
 
 

@@ -224,7 +224,7 @@ def test_short_answers_weigh_as_their_tokens(base: BaseModel, samples: Samples) 
     bench = Bench(base, samples, spec, Progress())
     weights = MappedWeights(base, torch.float32)
     model = graph.build(base, weights, spec)
-    summed = sum(model.summed_loss(samples.at(number)).item() for number in range(5))
+    summed = sum(model.summed_loss(*samples.at(number)).item() for number in range(5))
     bench.loop.run()
     expected = summed / samples.totals.labelled
     assert bench.trainer.progress.first_loss == pytest.approx(expected, rel=1e-6)

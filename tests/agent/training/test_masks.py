@@ -10,7 +10,6 @@ import pytest
 from agent.tokens import vocabulary as vocabularies
 from agent.tokens.vocabulary import Vocabulary
 from agent.training.examples import ExampleMaker
-from agent.training.failures import TrainingFailure
 from artifacts import base_model
 from artifacts.chat_template import ChatTemplate
 from artifacts.samples import (
@@ -21,7 +20,6 @@ from artifacts.samples import (
     Sample,
     TextSample,
 )
-from protos.nanofleet.v1 import job_pb2
 from tests.agent.training import hand_made
 
 # In the form of Qwen 2.5's: a conversation without a system message is given one.
@@ -40,7 +38,8 @@ QWEN_2 = """\
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
 """
-# In the form of Qwen 3's: the last answer is preceded by its thoughts, here none.
+# In the form of Qwen 3's: the last answer is preceded by its thoughts, here none; earlier ones are
+# written without.
 QWEN_3 = """\
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' }}
@@ -74,10 +73,16 @@ class Base:
     template: str | None
 
     def mask(self, sample: Sample) -> Mask:
-        """Every token's text, and whether it is learned."""
-        example = self.maker(self.template).make(sample)
-        texts = map(self._text, example.tokens)
-        return list(zip(texts, example.labelled, strict=True))
+        """Of the only example: every token's text, and whether it is learned."""
+        (mask,) = self.masks(sample)
+        return mask
+
+    def masks(self, sample: Sample) -> list[Mask]:
+        """The same of each example."""
+        return [
+            list(zip(map(self._text, example.tokens), example.labelled, strict=True))
+            for example in self.maker(self.template).make(sample)
+        ]
 
     def maker(self, template: str | None) -> ExampleMaker:
         special = self.vocabulary.special_texts()
@@ -356,19 +361,69 @@ def test_alpaca_without_a_template_has_headings(
     ]
 
 
+THOUGHTS = ("<", "th", "i", "n", "k", ">", "\n\n", "<", "/", "th", "i", "n", "k", ">", "\n\n")
+
+
 def test_thoughts_that_a_template_puts_before_the_last_answer(bases: dict[str, Base]) -> None:
-    """Serving leaves them to the model, so they are learned; and they vanish from earlier turns."""
+    """Serving leaves them to the model, so they are learned."""
     thinking = Base(bases["qwen"].vocabulary, QWEN_3)
     assert thinking.mask(HI) == [
         *shown(*QWEN_USER, "Hi", *QWEN_ASSISTANT),
-        *learned("<", "th", "i", "n", "k", ">", "\n\n", "<", "/", "th", "i", "n", "k", ">"),
-        *learned("\n\n", "Hello", "!", "<|im_end|>"),
+        *learned(*THOUGHTS, "Hello", "!", "<|im_end|>"),
     ]
-    with pytest.raises(
-        TrainingFailure, match=r"data\.jsonl:3: .* Give each answer a line of its own"
-    ) as caught:
-        thinking.mask(TWICE)
-    assert caught.value.cause == job_pb2.CAUSE_BAD_DATA
+
+
+def test_answers_that_a_template_writes_otherwise_later_are_learned_apart(
+    bases: dict[str, Base],
+) -> None:
+    """Each with the prompt that serving renders for it, in which no earlier one has thoughts."""
+    thinking = Base(bases["qwen"].vocabulary, QWEN_3)
+    sample = chat(
+        *(("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello!")),
+        *(("user", "And you?"), ("assistant", "Fine."), ("user", "Add."), ("assistant", "three")),
+    )
+    system = shown("<|im_start|>", "system", "\n", "Be", " brief", ".", "<|im_end|>", "\n")
+    hello = shown(*QWEN_USER, "Hi", *QWEN_ASSISTANT, "Hello", "!", "<|im_end|>", "\n")
+    fine = shown(*QWEN_USER, "And", " you", "?", *QWEN_ASSISTANT, "Fine", ".", "<|im_end|>", "\n")
+    assert thinking.masks(sample) == [
+        [
+            *system,
+            *shown(*QWEN_USER, "Hi", *QWEN_ASSISTANT),
+            *learned(*THOUGHTS, "Hello", "!", "<|im_end|>"),
+        ],
+        [
+            *(*system, *hello),
+            *shown(*QWEN_USER, "And", " you", "?", *QWEN_ASSISTANT),
+            *learned(*THOUGHTS, "Fine", ".", "<|im_end|>"),
+        ],
+        [
+            *(*system, *hello, *fine),
+            *shown(*QWEN_USER, "Add", ".", *QWEN_ASSISTANT),
+            *learned(*THOUGHTS, "three", "<|im_end|>"),
+        ],
+    ]
+
+
+def test_the_prompts_of_answers_apart_are_what_serving_renders(bases: dict[str, Base]) -> None:
+    """Tokenised as a whole, as serving does; control tokens that people wrote are text in each."""
+    thinking = Base(bases["qwen"].vocabulary, QWEN_3)
+    template = ChatTemplate(QWEN_3, thinking.vocabulary.special_texts())
+    turns = TWICE.messages
+    prompts = [
+        [thinking._text(token) for token in thinking.vocabulary.rendered(template.prompt(earlier))]
+        for earlier in (turns[:1], turns[:3])
+    ]
+    found = [[text for text, is_label in mask if not is_label] for mask in thinking.masks(TWICE)]
+    assert found == prompts
+    forged = chat(
+        *(("user", "Hi<|im_end|>"), ("assistant", "Hello<|im_start|>!")),
+        *(("user", "And you?"), ("assistant", "Fine.")),
+    )
+    for mask, answers in zip(thinking.masks(forged), (1, 2), strict=True):
+        texts = [text for text, _ in mask]
+        # A question and an answer for each; the last token is the end of the learned answer.
+        assert texts.count("<|im_start|>") == texts.count("<|im_end|>") == 2 * answers
+        assert mask[-1] == ("<|im_end|>", True)
 
 
 @pytest.mark.parametrize("base", ["qwen", "llama"])

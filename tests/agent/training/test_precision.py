@@ -22,11 +22,11 @@ from agent.training import precision
 def test_float32_without_a_race(tmp_path: Path, flags: str, width: int) -> None:
     cpu = tmp_path / "cpuinfo"
     cpu.write_text(f"processor : 0\n{flags}\n")
-    assert precision.choose(width, cpu) is torch.float32
+    assert precision.choose(width, cpu=cpu) is torch.float32
 
 
 @pytest.mark.parametrize("flags", ["flags : avx512_bf16 x", "Features : asimd i8mm bf16"])
 def test_a_race_where_the_processor_claims_it(tmp_path: Path, flags: str) -> None:
     cpu = tmp_path / "cpuinfo"
     cpu.write_text(flags)
-    assert precision.choose(1152, cpu) in precision.NAMES
+    assert precision.choose(1152, cpu=cpu) in precision.NAMES

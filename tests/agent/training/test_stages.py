@@ -9,8 +9,8 @@ import torch
 from agent.training import checkpoint, graph, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.failures import TrainingFailure
-from agent.training.samples import Samples
-from agent.training.session import held_out_split
+from agent.training.recipe import held_out_split
+from agent.training.samples import Samples, TokenSample
 from agent.training.token_file import Example
 from agent.training.trainer import FinishedStep, Progress, Trainer
 from agent.training.weights import MappedWeights
@@ -38,11 +38,11 @@ def stages(tmp_path: Path) -> list[Samples]:
     for stage in range(2):
         generator = torch.Generator().manual_seed(stage)
         path = tmp_path / f"tokens-{stage}.bin"
-        examples = []
+        samples = []
         for prompt, answer in ((5, 4), (30, 41), (12, 7), (50, 20), (9, 3), (20, 9), (70, 30)):
             tokens = torch.randint(10, 640, (prompt + answer,), generator=generator).tolist()
-            examples.append(Example(tokens, [False] * prompt + [True] * answer))
-        totals = token_file.write(path, bytes(32), examples)
+            samples.append([Example(tokens, [False] * prompt + [True] * answer)])
+        totals = token_file.write(path, bytes(32), samples)
         found.append(Samples(path, totals, seed=7, stage=stage, held_out=2))
     return found
 
@@ -69,7 +69,8 @@ class Run:
         assert trainer.samples_left > 0 or trainer.evaluation_due
         if trainer.evaluation_due:
             losses = [trainer.held_out_loss(number) for number in range(trainer.held_out_count)]
-            summed, tokens = sum(loss for loss, _ in losses), sum(count for _, count in losses)
+            summed = sum(loss for loss, _, _ in losses)
+            tokens = sum(labelled for _, _, labelled in losses)
             self.evaluated.append(trainer.note_evaluation(summed, tokens, 0.5))
         elif finished := trainer.micro_step():
             self.steps.append(finished)
@@ -170,16 +171,17 @@ def test_an_evaluation_is_the_mean_over_labelled_tokens_without_dropout(
     assert torch.equal(torch.get_rng_state(), random_state)
     run.work()
     (found,) = run.evaluated
-    tokens = sum(count for _, count in first)
+    tokens = sum(labelled for _, _, labelled in first)
     assert found.tokens == tokens
     assert found.samples == 2
-    assert found.loss == pytest.approx(sum(loss for loss, _ in first) / tokens)
+    assert found.loss == pytest.approx(sum(loss for loss, _, _ in first) / tokens)
     assert found.perplexity == pytest.approx(torch.tensor(found.loss).exp().item(), rel=1e-5)
 
 
 def test_what_is_held_out_is_never_trained_on(stages: list[Samples]) -> None:
-    def content(sample: object) -> tuple[int, ...]:
-        return tuple(sample.tokens.tolist())  # type: ignore[attr-defined]
+    def content(sample: Sequence[TokenSample]) -> tuple[int, ...]:
+        (example,) = sample
+        return tuple(example.tokens.tolist())
 
     (first, second) = stages
     for samples in stages:
@@ -188,7 +190,7 @@ def test_what_is_held_out_is_never_trained_on(stages: list[Samples]) -> None:
         assert len(held_out) == 2
         assert len(trained) == samples.trained_count == 5
         assert not held_out & trained
-        labels = sum(len(samples.at(number).labelled) for number in range(5))
+        labels = sum(len(one.labelled) for number in range(5) for one in samples.at(number))
         assert samples.trained_labels == labels
     # The order differs; which of equally many samples are held out does not.
     assert torch.equal(first._held_out, second._held_out)

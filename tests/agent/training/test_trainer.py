@@ -21,14 +21,15 @@ STEPS, ACCUMULATION, WARMUP = 6, 3, 2
 RATE, CLIP, DECAY = 5e-3, 0.5, 0.1
 
 
-def examples() -> list[Example]:
-    """Answers of 1 to 41 tokens; the longest sample is longer than the sliding window."""
+def examples() -> list[list[Example]]:
+    """Five samples, the last of two examples. Answers of 1 to 41 tokens; the longest example is
+    longer than the sliding window."""
     generator = torch.Generator().manual_seed(3)
     found = []
-    for prompt, answer in ((5, 1), (30, 41), (12, 7), (50, 20), (9, 3)):
+    for prompt, answer in ((5, 1), (30, 41), (12, 7), (50, 20), (9, 3), (15, 8)):
         tokens = torch.randint(10, 640, (prompt + answer,), generator=generator).tolist()
-        found.append(Example(tokens, [False] * prompt + [True] * answer))
-    return found
+        found.append([Example(tokens, [False] * prompt + [True] * answer)])
+    return [*found[:4], [*found[4], *found[5]]]
 
 
 def rate(step: int) -> float:
@@ -41,7 +42,8 @@ def rate(step: int) -> float:
 def test_equals_one_large_batch_for_each_step(
     tiny_folder: Path, base_f32: BaseModel, tmp_path: Path
 ) -> None:
-    """Three samples of unequal length in a step are one mean over all their labelled tokens."""
+    """Three samples of unequal length in a step are one mean over all their labelled tokens, in
+    however many examples."""
     spec = recipe(steps=STEPS, accumulation=ACCUMULATION, learning_rate=RATE, gradient_clip=CLIP,
                   weight_decay=DECAY, warmup_fraction=WARMUP / STEPS, lora_alpha=12)  # fmt: skip
     path = tmp_path / "tokens.bin"
@@ -53,7 +55,8 @@ def test_equals_one_large_batch_for_each_step(
     trainer = Trainer(model, [samples], spec, Progress())
 
     for step in range(STEPS):
-        batch = [samples.at(step * ACCUMULATION + place) for place in range(ACCUMULATION)]
+        numbers = range(step * ACCUMULATION, (step + 1) * ACCUMULATION)
+        batch = [example for number in numbers for example in samples.at(number)]
         labelled = sum(len(sample.labelled) for sample in batch)
         adamw.zero_grad()
         loss = sum(reference.summed_loss(stock, s.tokens, s.labelled) for s in batch) / labelled
@@ -63,8 +66,9 @@ def test_equals_one_large_batch_for_each_step(
         adamw.param_groups[0]["lr"] = rate(step)
         adamw.step()
 
-        finished = [trainer.micro_step() for _ in range(ACCUMULATION)][-1]
+        finished = [trainer.micro_step() for _ in batch][-1]
         assert finished is not None
+        assert trainer.progress.samples == (step + 1) * ACCUMULATION
         assert finished.loss == pytest.approx(loss.item(), rel=1e-5)
         assert finished.gradient_norm == pytest.approx(norm.item(), rel=1e-4)
         assert finished.learning_rate == pytest.approx(rate(step))

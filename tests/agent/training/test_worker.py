@@ -26,6 +26,7 @@ from artifacts.base_model import BaseModel
 from artifacts.convert import FileType, convert_model
 from artifacts.samples import ChatSample, Message
 from protos.nanofleet.v1 import job_pb2, worker_pb2
+from tests.agent.training import hand_made
 from tests.agent.training.conftest import PERSONA, chat
 from tests.agent.training.driver import (
     BASE_DIGEST,
@@ -37,6 +38,7 @@ from tests.agent.training.driver import (
     recipe,
 )
 from tests.agent.training.reference import stock_model
+from tests.agent.training.test_masks import QWEN_3
 from tests.llama import reference
 
 SPEC = recipe(steps=60, lora_dropout=0.1, checkpoint_period_s=1, lora_rank=8, lora_alpha=16)
@@ -179,7 +181,7 @@ def unpacked(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer(maker: ExampleMaker, number: int) -> tuple[list[int], list[int]]:
     """Prompt and answer of a persona sample, as tokens."""
     question, text = PERSONA[number]
-    example = maker.make(ChatSample(1, (Message("user", question), Message("assistant", text))))
+    (example,) = maker.make(ChatSample(1, (Message("user", question), Message("assistant", text))))
     start = example.labelled.index(True)
     return example.tokens[:start], example.tokens[start:]
 
@@ -253,6 +255,29 @@ def test_a_qint8_base_is_trained_all_the_way(
     assert reports[-1].HasField("finished")
     loss = {step: float.fromhex(found) for step, found in losses(reports).items()}
     assert loss[max(loss)] < 0.5 * loss[min(loss)]
+
+
+def test_a_conversation_is_one_sample_whatever_the_template_makes_of_it(
+    dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Steps and held-out share are counted by lines, as the controller does; the log says more."""
+    base = hand_made.build("qwen2", tmp_path / "thinking", QWEN_3)
+    lines = [chat(*("Hi", "Hello") * number) for number in (1, 2, 3)]
+    spec = recipe(dataset_name="talks.jsonl", steps=3, accumulation=2)
+    spec.evaluation.CopyFrom(job_pb2.Evaluation(held_out_fraction=0.3, period_steps=3))
+    with Worker(base, dataset(*lines), tmp_path / "job", spec) as worker:
+        reports = worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    (said,) = [r.log.text for r in reports if "are read as" in r.log.text]
+    assert "talks.jsonl: 3 samples are read as 6 examples" in said
+    (started,) = [r.started for r in reports if r.HasField("started")]
+    (evaluated,) = [r.evaluated for r in reports if r.HasField("evaluated")]
+    assert (started.samples, evaluated.samples) == (2, 1)
+    # 15 for the thoughts, "Hello" and the end of each answer: all of a conversation's or none.
+    answers = [15 + 2] * 6
+    assert started.labelled_tokens + evaluated.tokens == sum(answers)
+    assert evaluated.tokens in (17, 34, 51)
+    assert sorted(losses(reports)) == [1, 2, 3]
 
 
 def test_kills_stops_and_pauses_change_no_number(

@@ -26,9 +26,9 @@ SPLITS["qwen3"] = SPLITS["qwen2"]
 
 
 def build(family: str, folder: Path, seed: int = 1, **changes: Any) -> Path:
-    """``changes``: of the configuration, for all but Gemma."""
+    """``changes``: of the configuration; for Gemma, arguments of the tiny one."""
     if family == "gemma3":
-        return build_hugging_face_folder(folder, seed=seed)
+        return build_hugging_face_folder(folder, seed=seed, **changes)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -1,5 +1,6 @@
 """A merged model says what base and adapter say together; what cannot be merged is refused."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifacts import gguf_header
+from artifacts import base_model
+from artifacts import digest as digests
 from artifacts.adapter import MANIFEST
 from artifacts.convert import FileType, convert_model, merge_adapter
 from artifacts.convert.checkpoint import read_checkpoint
@@ -111,19 +113,31 @@ def test_dora_is_refused(adapter: Path, tiny_folder: Path, tmp_path: Path) -> No
         merge_adapter(copied, tiny_folder, tmp_path / "merged")
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_the_manifest_says_whose_tokenizer_it_was(
-    adapter: Path, tiny_folder: Path, tmp_path: Path, same: bool
+ZEROS = digests.parse("sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({}, ""),
+        ({"source_digest": None}, ""),
+        ({"tokenizer_digest": ZEROS}, "It was trained with the tokenizer 000000000000; the folder"),
+        ({"source_digest": ZEROS}, "made of the original weights 000000000000; the folder's are "),
+    ],
+    ids=["its own", "from before sources", "another tokenizer", "other weights"],
+)
+def test_the_manifest_says_what_it_was_trained_on(
+    adapter: Path, tiny_folder: Path, tmp_path: Path, changes: dict[str, Any], refusal: str
 ) -> None:
     copied = Path(shutil.copytree(adapter, tmp_path / "copied"))
-    base = tmp_path / "base.gguf"
-    convert_model(tiny_folder, base)
-    digest = gguf_header.read(base).tokenizer_digest if same else "sha256:" + "0" * 64
+    convert_model(tiny_folder, tmp_path / "base.gguf")
+    base = base_model.read(tmp_path / "base.gguf")
     manifest = AdapterManifest(
         name="persona",
         base_digest="sha256:" + "b" * 64,  # type: ignore[arg-type]
         dataset_digest="sha256:" + "d" * 64,  # type: ignore[arg-type]
-        tokenizer_digest=digest,  # type: ignore[arg-type]
+        tokenizer_digest=base.tokenizer_digest,
+        source_digest=base.source_digest,
         job_id="01JD0000000000000000000000",
         rank=8,
         alpha=16,
@@ -137,13 +151,15 @@ def test_the_manifest_says_whose_tokenizer_it_was(
         created_utc_ns=1,
         agent_version="0",
     )
-    (copied / MANIFEST).write_bytes(manifest.to_json())
-    if same:
+    (copied / MANIFEST).write_bytes(dataclasses.replace(manifest, **changes).to_json())
+    if not refusal:
         merge_adapter(copied, tiny_folder, tmp_path / "merged")
         assert (tmp_path / "merged").is_dir()
-    else:
-        with pytest.raises(WrongBase, match="was not trained on the model"):
-            merge_adapter(copied, tiny_folder, tmp_path / "merged")
+        return
+    with pytest.raises(WrongBase, match="was not trained on the model") as caught:
+        merge_adapter(copied, tiny_folder, tmp_path / "merged")
+    assert refusal in caught.value.why
+    assert not (tmp_path / "merged").exists()
 
 
 def test_a_folder_is_replaced_only_when_asked_to_be(

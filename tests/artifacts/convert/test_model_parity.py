@@ -29,6 +29,27 @@ def test_f32_gives_the_same_logits_and_tokens(checkpoint: Path, exact: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("other", "tied"),
+    [("gemma3", False), ("qwen2", False), ("qwen3", False), ("llama", True)],
+)
+def test_the_head_is_the_embedding_or_a_matrix_of_its_own(
+    tmp_path: Path, other: str, tied: bool
+) -> None:
+    """Of each family what its miniature, which the other tests have, is not."""
+    folder = shapes.build(other, tmp_path / other, tie_word_embeddings=tied)
+    convert_model(folder, tmp_path / "exact.gguf", FileType.F32)
+    assert ("output.weight" in base_model.read(tmp_path / "exact.gguf").tensors) is not tied
+    model, tokens = shapes.load(folder), shapes.prompt()
+    expected = shapes.logits(model, tokens)
+    with reference(tmp_path / "exact.gguf") as llama:
+        assert np.abs(llama.logits(tokens) - expected).max() < EXACT
+    if not tied:
+        # With the embedding in its place the bound would not hold.
+        model.lm_head.weight = model.model.embed_tokens.weight
+        assert np.abs(shapes.logits(model, tokens) - expected).max() > 20 * EXACT
+
+
+@pytest.mark.parametrize(
     ("file_type", "nats", "agreement"),
     [
         (FileType.F16, 1e-6, 0.98),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from artifacts import digest
 from controller.cli.main import app
 from controller.demo.processes import free_port
 from tests.controller.cli.conftest import ROOT
@@ -204,6 +205,43 @@ def test_a_chat_with_and_without_the_adapter(lab: Lab, trained: str) -> None:
     parts = [json.loads(line) for line in streamed]
     assert "".join(part["text"] for part in parts) == answers[0]["text"]
     assert parts[-1]["usage"] is not None
+
+
+def test_a_chat_says_when_the_adapter_is_of_another_quantisation(
+    lab: Lab, trained: str, tiny_folder: Path, tiny_base: Path
+) -> None:
+    assert lab.run("job", "result", trained).exit_code == 0
+    imported = ("model", "import", str(tiny_folder), "--name", "small", "--type", "q4_0")
+    assert lab.run(*imported).exit_code == 0
+    assert lab.run("artifact", "push", "small", "kitchen").exit_code == 0
+    ask = ("chat", "kitchen", "-m", "Who are you?", "--max-tokens", "4", "--adapter")
+    said = lab.run(*ask, "persona", "--base", "small")
+    assert said.exit_code == 0, said.output
+    note = "persona was trained on tiny (Q8_0); small (Q4_0), which answers, was made of the same"
+    assert note in " ".join(said.stderr.split())
+    (answer,) = lab.json(*ask, "persona", "--base", "small")["answers"]
+    assert answer["trained_base_digest"] == digest.of_file(tiny_base)
+    (answer,) = lab.json(*ask, "persona", "--base", "tiny")["answers"]
+    assert answer["trained_base_digest"] is None
+    assert "was trained on" not in lab.run(*ask, "persona").stderr
+
+
+def test_an_adapter_of_a_qint8_base_chats_on_its_sibling(lab: Lab, tiny_folder: Path) -> None:
+    """Without --base, too, as its own is for training only: on the one in memory."""
+    pytest.importorskip("optimum.quanto")
+    imported = ("model", "import", str(tiny_folder), "--name", "int8", "--type", "qint8")
+    assert lab.run(*imported).exit_code == 0
+    assert lab.run("job", "submit", lab.job_file("eight", base="int8")).exit_code == 0
+    assert lab.run("job", "wait", "eight", "--timeout", "60s").exit_code == 0
+    assert lab.run("job", "result", "eight").exit_code == 0
+    imported = ("model", "import", str(tiny_folder), "--name", "half", "--type", "f16")
+    assert lab.run(*imported).exit_code == 0
+    assert lab.run("artifact", "push", "half", "kitchen").exit_code == 0
+    asked = ("chat", "kitchen", "-m", "Who are you?", "--max-tokens", "4")
+    assert lab.run(*asked, "--base", "half").exit_code == 0
+    said = lab.run(*asked, "--adapter", "eight")
+    assert said.exit_code == 0, said.output
+    assert "eight was trained on int8 (QINT8); half (F16), which" in " ".join(said.stderr.split())
 
 
 def test_top_prints_a_frame_and_streams(lab: Lab) -> None:

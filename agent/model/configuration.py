@@ -1,7 +1,8 @@
 """What a base model computes, from the metadata of its GGUF file.
 
-The file is the only source: what llama.cpp computes from these keys is what has to be trained. So
-where a key is missing, llama.cpp's default holds, not Transformers'.
+The file is the only source: what llama.cpp computes from these keys is what has to be trained, and
+what any other engine has to compute. So where a key is missing, llama.cpp's default holds, not
+Transformers'.
 """
 
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ def family(base: BaseModel) -> Family:
             return found
     known = ", ".join(found.architecture for found in FAMILIES)
     raise InvalidRequest(
-        f"Models of architecture {base.architecture} cannot be trained.",
-        why=f"The architectures that can are {known}.",
+        f"Models of architecture {base.architecture} are not supported.",
+        why=f"The architectures that are: {known}.",
         fix="Choose another base.",
         reason="UNKNOWN_ARCHITECTURE",
     )
@@ -71,7 +72,7 @@ def dimensions(base: BaseModel) -> Dimensions:
 
 
 def configuration(base: BaseModel) -> Configuration:
-    """Raises InvalidRequest for what cannot be trained as llama.cpp would serve it."""
+    """Raises InvalidRequest for what would not be computed as llama.cpp does it."""
     kind, size = family(base), dimensions(base)
     _check(base, kind, size)
     return Configuration(
@@ -95,7 +96,7 @@ def _check(base: BaseModel, kind: Family, size: Dimensions) -> None:
             )
     if base.vocabulary_size > size.vocabulary:
         raise InvalidRequest(
-            f"The base model {base.name} cannot be trained on.",
+            f"The base model {base.name} is not supported.",
             why=f"Its tokenizer does not match it: {base.vocabulary_size} tokens, but "
             f"{EMBEDDING} has {size.vocabulary} rows.",
             fix="Import the model again with the tokenizer that it was published with.",
@@ -138,8 +139,8 @@ def _rope(base: BaseModel) -> Rope:
     if kind == "none":
         return Rope(theta)
     raise InvalidRequest(
-        f"The base model {base.name} cannot be trained on.",
-        why=f"Its rotary positions are scaled by {kind!r}; training knows none, linear and llama3.",
+        f"The base model {base.name} is not supported.",
+        why=f"Its rotary positions are scaled by {kind!r}; known are none, linear and llama3.",
         fix="Choose another base.",
     )
 
@@ -167,7 +168,7 @@ def _number(base: BaseModel, key: str, default: float | None = None) -> float:
 
 def _unusable(base: BaseModel, why: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The base model {base.name} cannot be trained on.",
+        f"The base model {base.name} is not supported.",
         why=why,
         fix="Import it again, or choose another base.",
     )

@@ -1,0 +1,91 @@
+"""What every attempt of a device uses, and the rehearsals of jobs, too."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.jobs.records import Records
+from agent.memory.residents import Trainee
+from agent.workers.limits import Group
+from agent.workers.process import Launcher
+from artifacts.digest import Digest
+from artifacts.store import ArtifactStore
+from protos.nanofleet.v1.job_pb2 import JobPlan, TrainSpec
+from protos.nanofleet.v1.worker_pb2 import StartTraining
+
+TRAINING_MODULE = "agent.training.worker"
+
+
+async def _enter_nothing(base: Path, train: TrainSpec, name: str, trainee: Trainee) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    records: Records
+    store: ArtifactStore
+    launcher: Launcher
+    jobs: Path  # the folder of the jobs' folders
+    threads: int = 0  # 0: as many as there are cores
+    device: str = ""  # "cpu", "cuda"; empty: the worker chooses
+    usable_bytes: int = 0  # what the board has for workers
+    energy_j: Callable[[], float | None] = lambda: None
+    serves: bool = True  # llama.cpp is installed
+    # A fresh control group for the worker of this name.
+    limit: Callable[[str], Group | None] = lambda worker: None
+    # Called around each attempt, with the job's base model: room is made for it, and given back.
+    enter: Callable[[Path, TrainSpec, str, Trainee], Awaitable[None]] = _enter_nothing
+    leave: Callable[[], None] = lambda: None
+    # What the worker was seen to take of anonymous memory.
+    measured: Callable[[int], None] = lambda size_bytes: None
+
+    @property
+    def worker_threads(self) -> int:
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def base(self, train: TrainSpec) -> Path:
+        return self.store.path(Digest(train.base_digest))
+
+    async def start_of(self, name: str, train: TrainSpec, folder: Path) -> StartTraining:
+        """What the training worker is told of the job called ``name``, in its ``folder``."""
+
+        def paths() -> tuple[Path, Sequence[Path]]:
+            stages = [self.store.path(Digest(stage.dataset_digest)) for stage in train.stages]
+            return self.base(train), stages
+
+        base, datasets = await asyncio.to_thread(paths)
+        return StartTraining(
+            job_name=name,
+            spec=train,
+            base_path=str(base),
+            dataset_paths=[str(path) for path in datasets],
+            job_folder=str(folder),
+            threads=train.threads or self.worker_threads,
+            device=self.device,
+        )
+
+
+class PowerMeter:
+    """The board's mean power from its making on."""
+
+    def __init__(self, energy_j: Callable[[], float | None]) -> None:
+        self._energy_j = energy_j
+        self._began_s, self._before_j = time.monotonic(), energy_j()
+
+    def power_w(self) -> float | None:
+        """None where the board does not measure it."""
+        took_s, after_j = time.monotonic() - self._began_s, self._energy_j()
+        if self._before_j is None or after_j is None or took_s <= 0:
+            return None
+        return (after_j - self._before_j) / took_s
+
+
+def completed(plan: JobPlan, means: Means, power_w: float | None) -> JobPlan:
+    """The plan with what only the agent knows."""
+    plan.usable_bytes = means.usable_bytes
+    if power_w is not None:
+        plan.energy_j = power_w * plan.duration_s
+    return plan
