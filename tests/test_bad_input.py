@@ -173,6 +173,12 @@ def adapter(lab: Lab) -> str:
         ("chat porch --base tiny -m hi", 4, "porch .*Connection refused"),
         ("chat porch -m hi", 4, "porch .*Connection refused"),
         ("chat kitchen --base tiny --adapter persone -m hi", 5, "no adapter 'persone'"),
+        ("generate kitchn -p hi", 5, "Did you mean kitchen"),
+        ("generate porch --base tiny -p hi", 4, "porch .*Connection refused"),
+        ("generate kitchen --base tiny", 2, "No prompt is given"),
+        ("generate kitchen --base tiny -p hi --grammar nowhere", 2, "nowhere cannot be read"),
+        ("score kitchen nowhere.jsonl", 5, "There is no file nowhere.jsonl"),
+        ("embed kitchen nowhere", 2, "nowhere cannot be read"),
         ("top --once -l name=kitchn", 5, "No device matches"),
     ],
 )

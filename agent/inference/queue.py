@@ -72,15 +72,13 @@ class RequestQueue:
         request_id: int,
         request: AnyRequest,
         priority: Priority = Priority.NORMAL,
-        patience_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> None:
-        """``patience_s``: how long it may wait for its turn. Raises Busy when the queue is full."""
+        """``deadline_s``: when its turn must have come. Raises Busy when the queue is full."""
         with self._changed:
             if len(self._waiting) >= self._limit:
                 raise busy(len(self._waiting), self._pace.retry_after_s(len(self._waiting)))
-            now_s = self._clock()
-            deadline_s = None if patience_s is None else now_s + patience_s
-            self._insert(Ticket(request_id, request, now_s, priority, deadline_s))
+            self._insert(Ticket(request_id, request, self._clock(), priority, deadline_s))
 
     def put_back(self, ticket: Ticket) -> None:
         """It could not run now: it is the first of its priority again."""

@@ -96,10 +96,9 @@ class Session:
 
     def _enqueue(self, start: wire.Start) -> None:
         try:
-            asked = start.request
-            priority = wire.PRIORITIES[asked.priority]
-            patience_s = asked.deadline_s or None
-            self._queue.put(start.request_id, wire.request(start), priority, patience_s)
+            priority = wire.PRIORITIES[start.request.priority]
+            deadline_s = start.deadline_s or None
+            self._queue.put(start.request_id, wire.request(start), priority, deadline_s)
         except NanofleetError as error:
             self._reports.write(wire.failure(start.request_id, error))
 

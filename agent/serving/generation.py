@@ -14,6 +14,9 @@ from protos.nanofleet.v1.inference_pb2 import FINISH_REASON_UNSPECIFIED, Generat
 
 R = TypeVar("R")
 
+# With 20 alternatives each, 600 kB: a message must stay below 4 MiB.
+_MOST_LOGPROBS = 1000
+
 
 class Reply(ABC, Generic[R]):
     """``add`` on the event loop as responses arrive, ``responses`` for the client."""
@@ -60,18 +63,23 @@ class Reply(ABC, Generic[R]):
 class Generation(Reply[GenerateResponse]):
     def __init__(self, id: int) -> None:
         super().__init__(id)
+        self._full: list[GenerateResponse] = []
         self._waiting = GenerateResponse()
 
     def _keep(self, response: GenerateResponse) -> None:
         """Text is appended; the end of the answer is taken over as it is."""
+        if len(self._waiting.logprobs) >= _MOST_LOGPROBS:
+            self._full.append(self._waiting)
+            self._waiting = GenerateResponse()
         text = self._waiting.text + response.text
         self._waiting.MergeFrom(response)
         self._waiting.text = text
         self.ended = self.ended or response.finish_reason != FINISH_REASON_UNSPECIFIED
 
     def _kept(self) -> list[GenerateResponse]:
-        waiting, self._waiting = self._waiting, GenerateResponse()
-        return [waiting] if waiting.ByteSize() else []
+        kept = [*self._full, self._waiting]
+        self._full, self._waiting = [], GenerateResponse()
+        return [response for response in kept if response.ByteSize()]
 
 
 class Results(Reply[R]):

@@ -23,7 +23,7 @@ from typing import TypeVar
 from agent.inference import engines
 from agent.memory.residents import Residents
 from agent.serving.adapters import Adapters, FittingAdapter
-from agent.serving.deadline import Deadline, Q
+from agent.serving.deadline import Deadline
 from agent.serving.generation import Reply
 from agent.serving.session import AnyRequest, Session
 from agent.threads import in_thread
@@ -52,6 +52,7 @@ from protos.nanofleet.v1.worker_pb2 import (
     OpenModel,
 )
 
+Q = TypeVar("Q", GenerateRequest, EmbedRequest, ScoreRequest)
 R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
@@ -182,7 +183,8 @@ class ModelHost:
             reply = begin(session, request)
         try:
             path = str(adapter.path) if adapter else ""
-            await session.start(reply, deadline.applied(request), path)
+            deadline.check()
+            await session.start(reply, request, path, deadline.ends_s)
             async for response in reply.responses():
                 if adapter and adapter.trained_base != base:
                     _name_trained_base(response, adapter)

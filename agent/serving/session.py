@@ -94,9 +94,11 @@ class Session:
         self.replies[results.id] = results
         return results
 
-    async def start(self, reply: Reply[Any], request: AnyRequest, adapter: str) -> None:
+    async def start(
+        self, reply: Reply[Any], request: AnyRequest, adapter: str, deadline_s: float = 0.0
+    ) -> None:
         try:
-            await self.worker.send(_command(reply.id, request, adapter))
+            await self.worker.send(_command(reply.id, request, adapter, deadline_s))
         except FrameError:
             raise InvalidRequest("The request is too long to be sent.", field="input") from None
 
@@ -186,12 +188,21 @@ class Session:
             reply.add(response)
 
 
-def _command(id: int, request: AnyRequest, adapter: str) -> InferenceCommand:
+def _command(id: int, request: AnyRequest, adapter: str, deadline_s: float) -> InferenceCommand:
     if isinstance(request, GenerateRequest):
-        start = StartGeneration(request_id=id, request=request, adapter_path=adapter)
-        return InferenceCommand(start=start)
+        return InferenceCommand(
+            start=StartGeneration(
+                request_id=id, request=request, adapter_path=adapter, deadline_s=deadline_s
+            )
+        )
     if isinstance(request, EmbedRequest):
-        embed = StartEmbedding(request_id=id, request=request, adapter_path=adapter)
-        return InferenceCommand(embed=embed)
-    score = StartScoring(request_id=id, request=request, adapter_path=adapter)
-    return InferenceCommand(score=score)
+        return InferenceCommand(
+            embed=StartEmbedding(
+                request_id=id, request=request, adapter_path=adapter, deadline_s=deadline_s
+            )
+        )
+    return InferenceCommand(
+        score=StartScoring(
+            request_id=id, request=request, adapter_path=adapter, deadline_s=deadline_s
+        )
+    )

@@ -5,22 +5,20 @@ conversation goes on, and a link that broke during one answer does not concern t
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller import lineage
-from controller.cli import artifact_view, chat_view, options, output, selection, session
+from controller.cli import chat_view, options, output, served, session
 from controller.cli.chat_view import Answer
 from controller.cli.output import Format
-from protos.errors import InvalidRequest, NanofleetError, NotFound, Unreachable
+from protos.errors import InvalidRequest, NanofleetError
 from protos.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from controller import CatalogueEntry, Fleet
+    from controller import Fleet
 
 _HELP = "An empty line or /exit ends the conversation, /reset forgets it. Ctrl-C ends an answer."
 
@@ -103,60 +101,11 @@ async def _voices(
     fleet: "Fleet", device: str, base: str, adapter: str, compare_base: bool
 ) -> list[Voice]:
     """Who answers, in this order. Names are resolved before the first question is asked."""
-    selection.named(fleet, device)
-    if not adapter:
-        return [Voice("", await _base(fleet, device, base, None))]
-    entry = fleet.resolve(adapter, options.Kind.ADAPTER.number)
-    digest = await _base(fleet, device, base, entry)
-    _tell_of_sibling(fleet.artifacts(options.Kind.MODEL.number), entry, digest)
-    tuned = Voice(adapter if compare_base else "", digest, entry.digest)
+    digest, adapter_digest = await served.resolved(fleet, device, base, adapter)
+    if not adapter_digest:
+        return [Voice("", digest)]
+    tuned = Voice(adapter if compare_base else "", digest, adapter_digest)
     return [Voice("base", digest), tuned] if compare_base else [tuned]
-
-
-async def _base(fleet: "Fleet", device: str, named: str, adapter: "CatalogueEntry | None") -> str:
-    if named:
-        return fleet.resolve(named, options.Kind.MODEL.number).digest
-    models = fleet.artifacts(options.Kind.MODEL.number)
-    choices = [model.digest for model in models]
-    if adapter is not None:
-        choices = lineage.serving_bases(adapter, models)
-        if len(choices) == 1:
-            return choices[0]
-    status = await fleet.status(device)
-    if not status.reachable:
-        raise Unreachable(status.problem)
-    loaded = status.device.loaded_model.base_digest if status.device is not None else ""
-    if loaded and (adapter is None or loaded in choices):
-        return loaded
-    if len(choices) == 1:
-        return choices[0]
-    fitting = "" if adapter is None else f" that {adapter.name} can be served on"
-    raise NotFound(
-        "Which base model?",
-        why=f"{device} has none{fitting} in memory, and the fleet has {len(choices)}.",
-        fix="Name it with --base; see `nanofleet model list`.",
-    )
-
-
-def _tell_of_sibling(
-    models: "Sequence[CatalogueEntry]", adapter: "CatalogueEntry", base: str
-) -> None:
-    """Says so when the adapter was trained on another file of the model that answers."""
-    known = {model.digest: model for model in models}
-    answering = known.get(base)
-    if answering is None or not lineage.is_sibling(adapter, answering):
-        return
-    trained = str(adapter.details["base_digest"])
-    output.note(
-        f"{adapter.name} was trained on {_described(known.get(trained), trained)}; "
-        f"{_described(answering, base)}, which answers, was made of the same original weights."
-    )
-
-
-def _described(model: "CatalogueEntry | None", digest: str) -> str:
-    if model is None:
-        return artifact_view.short(digest)
-    return f"{model.name} ({model.details.get('file_type')})"
 
 
 def _answer(

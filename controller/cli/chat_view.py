@@ -66,7 +66,7 @@ def show_end(answer: Answer, form: Format) -> None:
 def print_answers(answers: Sequence[Answer], form: Format) -> None:
     """The document of one-shot answers; a table and JSON lines were printed as they came."""
     if form in (Format.JSON, Format.YAML):
-        output.whole({"answers": [_as_plain(answer) for answer in answers]}, form)
+        output.whole({"answers": [as_plain(answer) for answer in answers]}, form)
 
 
 def figures(answer: Answer) -> str:
@@ -84,7 +84,7 @@ def figures(answer: Answer) -> str:
     return ", ".join(said)
 
 
-def _as_plain(answer: Answer) -> dict[str, Plain]:
+def as_plain(answer: Answer) -> dict[str, Plain]:
     return {
         "adapter": answer.adapter or None,
         "trained_base_digest": answer.trained_base_digest or None,

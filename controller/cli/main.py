@@ -13,11 +13,14 @@ from controller.cli import (
     chat,
     dataset,
     device,
+    embed,
     failures,
+    generate,
     init,
     job,
     job_follow,
     model,
+    score,
     token,
     top,
     version,
@@ -161,6 +164,9 @@ app.add_typer(
     )
 )
 app.command()(chat.chat)
+app.command()(generate.generate)
+app.command()(score.score)
+app.command()(embed.embed)
 app.command()(demo)
 app.command()(top.top)
 app.command()(version.version)

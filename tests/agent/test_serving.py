@@ -240,3 +240,108 @@ def test_a_setting_that_names_no_engine_is_refused(daemon: Daemon) -> None:
     said, _ = daemon.run("run").communicate()
     assert "inference.engine: The inference engine 'onnx' is unknown." in said
     assert "Did you mean onnxruntime?" in said
+
+
+async def test_embeddings_and_scores(stubs: Stubs, tiny_base: Path) -> None:
+    base = digest.of_file(tiny_base)
+    embed = inference_pb2.EmbedRequest(base_digest=base, texts=["the sea", "a robot"])
+    vectors = [response async for response in stubs.inference.Embed(embed)]
+    assert [vector.index for vector in vectors] == [0, 1]
+    assert len(vectors[0].embedding) == 128
+    items = [inference_pb2.ScoreItem(prompt="the", completion=" sea")] * 40
+    score = inference_pb2.ScoreRequest(base_digest=base, items=items)
+    scores = [response async for response in stubs.inference.Score(score)]
+    assert [found.index for found in scores] == list(range(40))
+    assert all(found.logprob_sum < 0 for found in scores)
+
+
+async def test_wrong_texts_and_items(stubs: Stubs, tiny_base: Path) -> None:
+    base = digest.of_file(tiny_base)
+    item = inference_pb2.ScoreItem(completion="x")
+    both = inference_pb2.ScoreItem(completion="x", chat=inference_pb2.Chat())
+    wrong = [
+        (stubs.inference.Embed, inference_pb2.EmbedRequest(base_digest=base), "texts"),
+        (
+            stubs.inference.Embed,
+            inference_pb2.EmbedRequest(base_digest=base, texts=["x"] * 257),
+            "texts",
+        ),
+        (
+            stubs.inference.Embed,
+            inference_pb2.EmbedRequest(base_digest=base, texts=["x", ""]),
+            "texts",
+        ),
+        (stubs.inference.Score, inference_pb2.ScoreRequest(base_digest=base), "items"),
+        (
+            stubs.inference.Score,
+            inference_pb2.ScoreRequest(base_digest=base, items=[both]),
+            "items",
+        ),
+        (
+            stubs.inference.Score,
+            inference_pb2.ScoreRequest(base_digest=base, items=[item], priority=9),
+            "priority",
+        ),
+        (
+            stubs.inference.Score,
+            inference_pb2.ScoreRequest(base_digest=base, items=[item], deadline_s=-1),
+            "deadline_s",
+        ),
+    ]
+    for method, request, field in wrong:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [response async for response in method(request)]
+        error = status.from_rpc_error(caught.value, "the device")
+        assert (type(error), error.field) == (errors.InvalidRequest, field)
+    assert len(tokens(await answer(stubs, asked(tiny_base)))) == 12
+
+
+async def test_an_answer_by_a_grammar_and_one_that_is_none(stubs: Stubs, tiny_base: Path) -> None:
+    request = asked(tiny_base)
+    request.gbnf = 'root ::= "yes" | "no"'
+    request.top_logprobs = 1
+    responses = await answer(stubs, request)
+    assert "".join(response.text for response in responses) in ("yes", "no")
+    assert responses[-1].finish_reason == inference_pb2.FINISH_REASON_STOP
+    logprobs = [entry for response in responses for entry in response.logprobs]
+    assert [entry.chosen.token_id for entry in logprobs] == tokens(responses)
+    request.gbnf = "root ::= other"
+    error = await failure(stubs, request)
+    assert (error.reason, error.field) == ("INVALID_GRAMMAR", "gbnf")
+    assert "Line 1, column 10" in error.why
+    assert len(tokens(await answer(stubs, asked(tiny_base)))) == 12
+
+
+async def test_a_request_whose_turn_does_not_come_in_time(stubs: Stubs, tiny_base: Path) -> None:
+    """While the worker stands still, as if it were busy for a long time."""
+    await stubs.inference.LoadModel(LoadModelRequest(base_digest=digest.of_file(tiny_base)))
+    pid = await worker_pid(stubs)
+    os.kill(pid, signal.SIGSTOP)
+    late = asked(tiny_base)
+    late.deadline_s = 0.05
+    waiting = asyncio.create_task(failure(stubs, late))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        [r async for r in stubs.inference.Generate(asked(tiny_base), timeout=0.2)]
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    os.kill(pid, signal.SIGCONT)
+    error = await waiting
+    assert (type(error), error.reason) == (errors.TimedOut, "DEADLINE_PASSED")
+    assert len(tokens(await answer(stubs, asked(tiny_base)))) == 12
+
+
+async def test_more_requests_than_may_wait_are_told_when_to_come(
+    stubs: Stubs, tiny_base: Path
+) -> None:
+    await answer(stubs, asked(tiny_base, max_tokens=100))
+    pid = await worker_pid(stubs)
+    os.kill(pid, signal.SIGSTOP)
+    calls = [stubs.inference.Generate(asked(tiny_base, max_tokens=4)) for _ in range(32)]
+    await device(stubs)  # a later call on the same connection: the earlier ones are in flight
+    refused = await failure(stubs, asked(tiny_base))
+    os.kill(pid, signal.SIGCONT)
+    assert isinstance(refused, errors.Busy)
+    assert refused.retry_after_s is not None
+    # Sixteen times what the first request took, or what is left of it by several at once.
+    assert 0.1 <= refused.retry_after_s < 60
+    for call in calls:
+        assert len(tokens([response async for response in call])) == 4

@@ -519,25 +519,29 @@ class StartGeneration(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     adapter_path: _builtins.str
     """The file of request.adapter_digest that the engine reads, beside the artifact's others: the
     GGUF LoRA, or PEFT's weights; empty without an adapter.
     """
+    deadline_s: _builtins.float
+    """When its turn must have come, on CLOCK_MONOTONIC, which the agent and its workers share; 0:
+    any time.
+    """
     @_builtins.property
-    def request(self) -> _inference_pb2.GenerateRequest:
-        """Its deadline_s counts from here on."""
-
+    def request(self) -> _inference_pb2.GenerateRequest: ...
     def __init__(
         self,
         *,
         request_id: _builtins.int = ...,
         request: _inference_pb2.GenerateRequest | None = ...,
         adapter_path: _builtins.str = ...,
+        deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "deadline_s", b"deadline_s", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,9 +554,11 @@ class StartEmbedding(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     adapter_path: _builtins.str
     """As in StartGeneration."""
+    deadline_s: _builtins.float
     @_builtins.property
     def request(self) -> _inference_pb2.EmbedRequest: ...
     def __init__(
@@ -561,10 +567,11 @@ class StartEmbedding(_message.Message):
         request_id: _builtins.int = ...,
         request: _inference_pb2.EmbedRequest | None = ...,
         adapter_path: _builtins.str = ...,
+        deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "deadline_s", b"deadline_s", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -577,9 +584,11 @@ class StartScoring(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     adapter_path: _builtins.str
     """As in StartGeneration."""
+    deadline_s: _builtins.float
     @_builtins.property
     def request(self) -> _inference_pb2.ScoreRequest: ...
     def __init__(
@@ -588,10 +597,11 @@ class StartScoring(_message.Message):
         request_id: _builtins.int = ...,
         request: _inference_pb2.ScoreRequest | None = ...,
         adapter_path: _builtins.str = ...,
+        deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "deadline_s", b"deadline_s", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

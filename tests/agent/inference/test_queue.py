@@ -1,4 +1,5 @@
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,8 @@ def test_a_higher_priority_goes_first_and_an_adapter_only_within_its_own() -> No
 def test_whose_deadline_has_passed_is_not_taken() -> None:
     clock = Clock()
     filled = RequestQueue(Pace(), clock=clock)
-    filled.put(1, request(), patience_s=5.0)
-    filled.put(2, request(), patience_s=50.0)
+    filled.put(1, request(), deadline_s=clock.now_s + 5.0)
+    filled.put(2, request(), deadline_s=clock.now_s + 50.0)
     filled.put(3, request())
     assert ids(filled.late()) == []
     clock.advance(5.0)
@@ -131,7 +132,7 @@ def test_a_deadline_is_told_when_it_passes() -> None:
     thread = threading.Thread(target=lambda: told.extend(ids(filled.expired())))
     thread.start()
     filled.put(1, request())
-    filled.put(2, request(), patience_s=0.01)
+    filled.put(2, request(), deadline_s=time.monotonic() + 0.01)
     thread.join(timeout=10)
     assert told == [2]
     filled.close()

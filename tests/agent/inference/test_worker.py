@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,10 +59,14 @@ class Worker:
         return self.report()
 
     def start(
-        self, request_id: int, request: inference_pb2.GenerateRequest, adapter: str = ""
+        self,
+        request_id: int,
+        request: inference_pb2.GenerateRequest,
+        adapter: str = "",
+        deadline_s: float = 0.0,
     ) -> None:
         start = worker_pb2.StartGeneration(
-            request_id=request_id, request=request, adapter_path=adapter
+            request_id=request_id, request=request, adapter_path=adapter, deadline_s=deadline_s
         )
         self.commands.write(Command(start=start))
 
@@ -286,11 +291,11 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_not_computed(worker: 
     worker.start(1, endless())
     worker.report()
     late, patient, urgent = asked(max_tokens=2), asked(max_tokens=2), asked(max_tokens=2)
-    late.deadline_s = 1e-3
     patient.priority = inference_pb2.PRIORITY_LOW
     urgent.priority = inference_pb2.PRIORITY_HIGH
     for request_id, request in enumerate((late, patient, asked(max_tokens=2), urgent), start=2):
-        worker.start(request_id, request)
+        deadline_s = time.monotonic() + 1e-3 if request is late else 0.0
+        worker.start(request_id, request, deadline_s=deadline_s)
     failed: worker_pb2.GenerationFailed | None = None
     ended: list[int] = []
     while len(ended) < 4:

@@ -23,9 +23,10 @@ def commands(node: typer.Typer = app, path: tuple[str, ...] = ()) -> Iterator[tu
 
 EXPECTED = """
 artifact list, artifact pull, artifact push, artifact rm, chat, dataset check, device label,
-device list, device remove, device show, device token, init, job cancel, job list, job logs,
+device list, device remove, device show, device token, embed, generate, init, job cancel, job list,
+job logs,
 job pause, job result, job resume, job show, job submit, job wait, job watch, model import,
-model list, top, version
+model list, score, top, version
 """
 
 

@@ -244,6 +244,76 @@ def test_an_adapter_of_a_qint8_base_chats_on_its_sibling(lab: Lab, tiny_folder: 
     assert "eight was trained on int8 (QINT8); half (F16), which" in " ".join(said.stderr.split())
 
 
+ROBOT = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Pico", "Nano"]}, "legs": {"type": "integer"}},
+    "required": ["name", "legs"],
+}
+
+
+def test_a_text_in_the_form_of_a_schema(lab: Lab, trained: str) -> None:
+    schema = lab.folder / "robot.json"
+    schema.write_text(json.dumps(ROBOT))
+    generate = ("generate", "kitchen", "--base", "tiny", "--seed", "3", "--temperature", "1")
+    asked = (*generate, "--chat", "-p", "A robot, please.", "--json-schema", str(schema))
+    printed = lab.run(*asked)
+    assert printed.exit_code == 0, printed.output
+    assert json.loads(printed.stdout)["name"] in ("Pico", "Nano")
+    answer = lab.json(*asked, "--logprobs", "2", "--priority", "high")["answer"]
+    assert answer["text"] == printed.stdout.strip()
+    assert answer["finish_reason"] == "stop"
+    assert "".join(entry["text"] for entry in answer["logprobs"]) == answer["text"]
+    assert all(len(entry["top"]) == 2 for entry in answer["logprobs"])
+    table = lab.run(*asked, "--logprobs", "1").stdout
+    assert "LIKELIEST" in table
+
+
+def test_a_text_from_a_file_without_a_word(lab: Lab, trained: str) -> None:
+    prompt = lab.folder / "prompt.txt"
+    prompt.write_text("Once upon a time")
+    asked = ("generate", "kitchen", "--base", "tiny", "--file", str(prompt), "--max-tokens", "8")
+    free = lab.json(*asked)["answer"]["text"]
+    bound = lab.json(*asked, "--suppress", free[:2])["answer"]["text"]
+    assert free[:2] not in bound
+    lines = lab.run(*asked, "-o", "jsonl").stdout.splitlines()
+    assert "".join(json.loads(line)["text"] for line in lines) == free
+
+
+def test_a_wrong_grammar_says_where(lab: Lab, trained: str) -> None:
+    grammar = lab.folder / "wrong.gbnf"
+    grammar.write_text('root ::= "a"\nother ::= [a-z')
+    asked = ("generate", "kitchen", "--base", "tiny", "-p", "x", "--grammar", str(grammar))
+    result = lab.run(*asked)
+    assert result.exit_code == 2
+    assert "Line 2, column 11" in result.stderr
+
+
+def test_a_dataset_has_a_score_and_its_lines_have_vectors(lab: Lab, trained: str) -> None:
+    assert lab.run("job", "result", trained).exit_code == 0
+    data = str(lab.folder / "persona.jsonl")
+    base = lab.json("score", "kitchen", data, "--base", "tiny")["score"]
+    tuned = lab.json("score", "kitchen", data, "--adapter", "persona")["score"]
+    assert base["samples"] == tuned["samples"] > 0
+    assert tuned["loss"] < base["loss"], "it was trained on them"
+    each = lab.run("score", "kitchen", data, "--base", "tiny", "-o", "jsonl").stdout.splitlines()
+    summed = -sum(json.loads(line)["logprob_sum"] for line in each)
+    assert summed / base["tokens"] == pytest.approx(base["loss"])
+    assert "perplexity" in lab.run("score", "kitchen", data, "--base", "tiny").stdout
+
+    texts = lab.folder / "texts.txt"
+    texts.write_text("the sea\n\nthe kitchen\n")
+    embed = ("embed", "kitchen", str(texts), "--base", "tiny", "--normalized")
+    lines = [json.loads(line) for line in lab.run(*embed).stdout.splitlines()]
+    assert [line["line"] for line in lines] == [1, 3]
+    for line in lines:
+        assert sum(x * x for x in line["embedding"]) == pytest.approx(1.0, rel=1e-3)
+    assert lab.run(*embed, "-o", "table").stdout.splitlines()[0].split() == [
+        "LINE",
+        "TOKENS",
+        "TEXT",
+    ]
+
+
 def test_top_prints_a_frame_and_streams(lab: Lab) -> None:
     frame = lab.run("top", "--once")
     assert frame.exit_code == 0
