@@ -30,19 +30,24 @@ class Chat:
         disguise, hidden = self._hidden(messages)
         return self._vocabulary.with_bos(disguise.tokens(self._template.prompt(hidden)))
 
-    def with_answer(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """The prompt, and the last message as its answer with the end of the turn, as training
-        labels it. Raises InvalidRequest or Refused."""
-        if messages[-1].role != "assistant":
-            raise no_answer()
+    def answers(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
+        """Each of the assistant's messages, with the end of its turn, after the prompt that it
+        answers: what training labels. Raises InvalidRequest or Refused."""
         disguise, hidden = self._hidden(messages)
-        prompt = self._template.prompt(hidden[:-1])
-        whole = self._template.conversation(hidden)
-        end = self._turn_ends.after(whole, len(prompt))
-        if not whole.startswith(prompt) or end is None:
+        found = []
+        for number, message in enumerate(hidden):
+            if message.role != "assistant":
+                continue
+            prompt = self._template.prompt(hidden[:number])
+            whole = self._template.conversation(hidden[: number + 1])
+            end = self._turn_ends.after(whole, len(prompt))
+            if not whole.startswith(prompt) or end is None:
+                raise no_answer()
+            tokens = self._vocabulary.with_bos(disguise.tokens(prompt))
+            found.append((tokens, disguise.tokens(whole[len(prompt) : end])))
+        if not found:
             raise no_answer()
-        tokens = self._vocabulary.with_bos(disguise.tokens(prompt))
-        return tokens, disguise.tokens(whole[len(prompt) : end])
+        return found
 
     def _hidden(self, messages: Sequence[Message]) -> tuple[Disguise, list[Message]]:
         for message in messages:

@@ -114,7 +114,7 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is scored: ``completion`` after ``prompt``, or the last of ``messages``.
+    """What is scored: ``completion`` after ``prompt``, or the assistant's ``messages``.
 
     Training labels the same tokens of the same sample (agent/training/examples.py).
     """
@@ -200,6 +200,7 @@ class Score:
 
     logprob_sum: float
     tokens: int
+    # Before the last answer.
     prompt_tokens: int
 
     @property

@@ -181,8 +181,8 @@ def unknown_role(role: str) -> InvalidRequest:
 def no_answer() -> InvalidRequest:
     return InvalidRequest(
         "There is no answer to score in one of the chats.",
-        why="The last message must be the assistant's, and the template must end its turn.",
-        fix="End the chat with the answer, or score a prompt and a completion.",
+        why="No message is the assistant's, or the template does not end its turn.",
+        fix="Add the answer, or score a prompt and a completion.",
         field="items",
     )
 

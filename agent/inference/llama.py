@@ -137,16 +137,20 @@ class LlamaEngine(BatchingEngine):
 
     def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
         samples = [self._prompts.parts(sample) for sample in request.samples]
-        self._check_lengths([before + scored for before, scored in samples], "items")
+        parts = [part for sample in samples for part in sample]
+        self._check_lengths([before + scored for before, scored in parts], "items")
         self._wear(request.adapter)
-        for before, scored in samples:
-            # Nothing stands before the first token from which to predict it.
-            first = max(1, len(before))
-            tokens = before + scored
-            total = self._reader.logprob_sum(self._worn, tokens, first, cancelled)
-            if total is None:
-                return
-            yield Score(total, len(tokens) - first, len(before))
+        for sample in samples:
+            total, tokens = 0.0, 0
+            for before, scored in sample:
+                # Nothing stands before the first token from which to predict it.
+                first = max(1, len(before))
+                whole = before + scored
+                found = self._reader.logprob_sum(self._worn, whole, first, cancelled)
+                if found is None:
+                    return
+                total, tokens = total + found, tokens + len(whole) - first
+            yield Score(total, tokens, len(before))
 
     def close(self) -> None:
         self._owned.close()

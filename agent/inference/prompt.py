@@ -40,17 +40,17 @@ class Prompts:
             raise failures.nothing_to_read("texts")
         return self._vocabulary.with_bos(self._vocabulary.plain(text))
 
-    def parts(self, sample: Sample) -> tuple[list[int], list[int]]:
-        """What stands before, and what is scored: the tokens that training makes of the sample.
-        Raises InvalidRequest or Refused."""
+    def parts(self, sample: Sample) -> list[tuple[list[int], list[int]]]:
+        """What is scored, each with what stands before it: the tokens that training makes of the
+        sample. Raises InvalidRequest or Refused."""
         vocabulary = self._vocabulary
         if sample.messages:
-            return self._chat.with_answer(sample.messages)
+            return self._chat.answers(sample.messages)
         if not sample.completion:
             raise failures.nothing_to_read("items")
         scored = [*vocabulary.plain(sample.completion), vocabulary.eos]
         if sample.prompt:
-            return vocabulary.with_bos(vocabulary.plain(sample.prompt)), scored
+            return [(vocabulary.with_bos(vocabulary.plain(sample.prompt)), scored)]
         whole = vocabulary.with_bos(scored)
         before = len(whole) - len(scored)
-        return whole[:before], whole[before:]
+        return [(whole[:before], scored)]

@@ -534,7 +534,9 @@ class ScoreItem(_message.Message):
     completion: _builtins.str
     @_builtins.property
     def chat(self) -> Global___Chat:
-        """Instead of both: a conversation whose last message, the assistant's, is scored."""
+        """Instead of both: a conversation. The assistant's messages are scored, each after the prompt
+        that it answers.
+        """
 
     def __init__(
         self,
@@ -569,6 +571,7 @@ class ScoreResponse(_message.Message):
     tokens: _builtins.int
     """Scored ones."""
     prompt_tokens: _builtins.int
+    """Before the last answer."""
     def __init__(
         self,
         *,

@@ -13,6 +13,7 @@ from agent.tokens.vocabulary import Vocabulary
 from agent.training import graph
 from agent.training.examples import ExampleMaker
 from agent.training.samples import TokenSample
+from agent.training.token_file import Example
 from agent.training.weights import MappedWeights
 from artifacts import base_model, samples
 from artifacts.base_model import BaseModel
@@ -82,10 +83,10 @@ def test_the_score_of_a_dataset_is_its_loss_in_training(
         request = ScoreRequest([asked for asked, _ in pairs], first.adapter if adapted else None)
         scores = list(engine.score(request, NEVER))
     losses = []
-    for (_, example), score in zip(pairs, scores, strict=True):
-        assert score.tokens == len(example.labelled)
+    for (_, examples), score in zip(pairs, scores, strict=True):
+        assert score.tokens == sum(len(example.labelled) for example in examples)
         with torch.no_grad():
-            losses.append(trained.summed_loss(example).item())
+            losses.append(sum(trained.summed_loss(example).item() for example in examples))
         assert -score.logprob_sum == pytest.approx(losses[-1], rel=1e-2)
     assert -sum(score.logprob_sum for score in scores) == pytest.approx(sum(losses), rel=1e-2)
 
@@ -111,23 +112,37 @@ def in_training(base: BaseModel, adapter: Path | None) -> graph.TrainedModel:
     return model
 
 
-def in_both_forms(base: BaseModel, vocabulary: Vocabulary) -> list[tuple[Sample, TokenSample]]:
+def in_both_forms(
+    base: BaseModel, vocabulary: Vocabulary
+) -> list[tuple[Sample, list[TokenSample]]]:
     """Completions, texts and chats: as a request for a score, and as training labels them."""
     assert base.chat_template
     template = ChatTemplate(base.chat_template, vocabulary.special_texts())
     maker = ExampleMaker(vocabulary, template, "dataset")
     forms: list[tuple[Sample, samples.Sample]] = []
     for prompt, answer in PAIRS:
-        chat = (samples.Message("user", prompt), samples.Message("assistant", answer))
-        asked = [Message(turn.role, turn.content) for turn in chat]
         forms += [
             (Sample(prompt, answer), samples.CompletionSample(1, prompt, answer)),
             (Sample("", prompt + answer), samples.TextSample(1, prompt + answer)),
-            (Sample(messages=asked), samples.ChatSample(1, chat)),
+            chat((prompt, answer)),
         ]
-    found = []
-    for request, sample in forms:
-        (example,) = maker.make(sample)
-        labelled = torch.tensor(example.labelled).nonzero().flatten()
-        found.append((request, TokenSample(torch.tensor(example.tokens), labelled)))
-    return found
+    forms.append(chat(*PAIRS))
+    return [(asked, [_tokens(found) for found in maker.make(sample)]) for asked, sample in forms]
+
+
+def chat(*turns: tuple[str, str]) -> tuple[Sample, samples.Sample]:
+    """Questions and answers in turn."""
+    messages = [
+        (role, text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return (
+        Sample(messages=[Message(*message) for message in messages]),
+        samples.ChatSample(1, tuple(samples.Message(*message) for message in messages)),
+    )
+
+
+def _tokens(example: Example) -> TokenSample:
+    labelled = torch.tensor(example.labelled).nonzero().flatten()
+    return TokenSample(torch.tensor(example.tokens), labelled)
