@@ -4,7 +4,6 @@ Both are the real worker over the same data: RehearseTraining as ``nanofleet job
 the whole job, with more steps. The samples differ in length, as people's do, and half of each is
 labelled: a forecast that only knows one length would be told nothing.
 
-A group of benchmarks.training:  GROUPS = {…, "forecast": forecast.forecast}
 """
 
 import asyncio

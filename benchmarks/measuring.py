@@ -51,7 +51,6 @@ class Task:
     limit_bytes: int = 0  # hard, of the whole control group
     memory_budget_bytes: int = 0  # the worker stores as many layers as fit
     stop_after: int = 0  # steps; then the worker resumes in a second process
-    rehearsed: bool = False  # the first ten steps forecast the rest, which is shorter than a minute
 
 
 @dataclass(slots=True)
@@ -69,10 +68,6 @@ class Run:
     wall_s: list[float] = field(default_factory=list)
     tokens: int = 0
     data_type: str = ""
-    # Of the whole training: what was forecast after its first ten steps, and what happened.
-    planned_s: float = 0.0
-    planned_peak_bytes: int = 0
-    took_s: float = 0.0
 
     def plain(self) -> Mapping[str, object]:
         return asdict(self)
@@ -143,7 +138,6 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
         dataset_paths=[str(dataset)],
         job_folder=str(folder / "job"),
         threads=task.threads,
-        rehearse=task.rehearsed,
     )
     run = Run()
     last = "nothing"
@@ -166,12 +160,8 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
                 run.peak_group_bytes = _peak_bytes(group) if group else 0
                 if steps == stop_after:
                     await worker.send(worker_pb2.TrainingCommand(stop=worker_pb2.StopTraining()))
-            elif last == "rehearsed":
-                run.planned_s = report.rehearsed.plan.duration_s
-                run.planned_peak_bytes = report.rehearsed.plan.peak_bytes
             elif last == "finished":
                 result = report.finished.result
-                run.took_s = result.duration_s
                 run.peak_rss_bytes = result.peak_rss_bytes
                 run.peak_anonymous_bytes = result.peak_anonymous_bytes
                 run.tokens = result.trained_tokens

@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measuring, report, shapes
+from benchmarks import forecast, measuring, report, shapes
 from benchmarks.measuring import ALL_SEVEN, ATTENTION, RunFailed, Task
 from benchmarks.report import Row, ratio, table
 from benchmarks.shapes import NotConverted, Shape
@@ -304,37 +304,6 @@ def gradients(bench: Bench) -> list[Row]:
     return rows
 
 
-def forecast(bench: Bench) -> list[Row]:
-    """Jobs of twenty steps: what was foreseen after ten of them, and what happened."""
-    quarter: dict[str, Any] = {"tokens": bench.tokens // 4, "accumulation": 4, "packing": True}
-    steps: dict[str, Any] = {"samples": 20, "rehearsed": True}
-    runs = {
-        "forecast attention": bench.worker(**steps),
-        "forecast all seven": bench.worker(targets=ALL_SEVEN, **steps),
-        "forecast qint8": bench.worker("qint8", **steps),
-        "forecast in budget": bench.worker(memory_budget_bytes=bench.budget_bytes, **steps),
-        "forecast packed": bench.worker(**{**quarter, "samples": 80, "rehearsed": True}),
-    }
-    bench.alternate(runs, repeats=1)
-    rows = []
-    for what, planned, happened, most in (
-        ("peak", "planned_peak_bytes", "peak_rss_bytes", 10),
-        ("duration", "planned_s", "took_s", 20),
-    ):
-        offs = {
-            label: 100 * (share - 1)
-            for label in runs
-            if (share := ratio(bench.most(label, planned), bench.most(label, happened)))
-        }
-        worst = max((abs(off) for off in offs.values()), default=None)
-        said = ", ".join(
-            f"{label.removeprefix('forecast ')} {off:+.1f}" for label, off in offs.items()
-        )
-        why = bench.why(*runs) or said
-        rows.append(Row(f"forecast of {what}, the furthest off", worst, "%", most, note=why))
-    return rows
-
-
 def q4(bench: Bench) -> list[Row]:
     bench.alternate({"q4_0": bench.worker("q4_0", bench.large, samples=3)})
     why = bench.why("q4_0")
@@ -369,7 +338,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "packing": packing,
     "limit": limit,
     "resume": resume,
-    "forecast": forecast,
+    "forecast": forecast.forecast,
     "q4": q4,
     "gradients": gradients,
 }

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import llama_cpp
@@ -47,8 +48,10 @@ from protos.errors import InternalError, InvalidRequest, NanofleetError, OutOfMe
 
 # Prefixes kept at the same time, for clients or adapters that take turns; also the most streams.
 SEQUENCES = 4
-# Batches of each size when it is measured how many streams pay; the fastest one counts.
+# Batches of each size when it is measured how many streams pay, of which the fastest counts; fewer
+# where one takes long, for somebody waits for the model.
 PROBES = 3
+PROBES_S = 0.3
 
 
 class LlamaEngine(BatchingEngine):
@@ -179,8 +182,14 @@ class LlamaEngine(BatchingEngine):
         """Measured here and now: it depends on the board, the build and the weights' type. In
         turns, so that whatever else the board does concerns all sizes alike."""
         sizes = (1, 2, SEQUENCES)
-        rounds = [{size: self._probe(size) for size in sizes} for _ in range(PROBES)]
-        return batching.worthwhile({size: min(took[size] for took in rounds) for size in sizes})
+        fastest_s = dict.fromkeys(sizes, inf)
+        began_s = self._clock()
+        for _ in range(PROBES):
+            for size in sizes:
+                fastest_s[size] = min(fastest_s[size], self._probe(size))
+            if self._clock() - began_s > PROBES_S:
+                break
+        return batching.worthwhile(fastest_s)
 
     def _probe(self, streams: int) -> float:
         """The seconds of a batch with one token of each of so many sequences."""

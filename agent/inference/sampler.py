@@ -101,6 +101,7 @@ class Sampler:
             raise nothing_allowed()
         self._forbidden = [token for token, bias in biases.items() if bias == -math.inf]
         self._constraints = constraints
+        self._candidates = Candidates(vocabulary_size if constraints else 0)
         self._owned = ExitStack()
         params = llama_cpp.llama_sampler_chain_default_params()
         params.no_perf = True
@@ -120,13 +121,16 @@ class Sampler:
         """The next token; None when none is permitted."""
         if not self._constraints:
             return row.sampled(self._chain)
-        candidates = Candidates(row.logits)
+        candidates = self._candidates
+        candidates.fill(row.logits)
         candidates.apply(self._chain)
-        token: int | None = candidates.selected
-        if not all(constraint.permits(candidates.selected) for constraint in self._constraints):
-            token = self._second_choice(row)
-        if token is not None:
-            llama_cpp.llama_sampler_accept(self._chain, token)
+        token = candidates.selected
+        if not all(constraint.permits(token) for constraint in self._constraints):
+            second = self._second_choice(row)
+            if second is None:
+                return None
+            token = second
+        llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
     def take(self, token: int) -> None:
@@ -138,7 +142,8 @@ class Sampler:
         self._owned.close()
 
     def _second_choice(self, row: Row) -> int | None:
-        candidates = Candidates(row.logits)
+        candidates = self._candidates
+        candidates.fill(row.logits)
         candidates.forbid(self._forbidden)
         for constraint in self._constraints:
             constraint.restrict(candidates)

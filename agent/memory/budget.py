@@ -90,7 +90,7 @@ def shared_bytes(claim: Claim, held: Sequence[Claim]) -> int:
 
 
 def _shared(claim: Claim, held: Sequence[Claim]) -> str:
-    shares = any(other.base_digest == claim.base_digest for other in held)
+    shares = shared_bytes(claim, held) > 0
     return " more (the base model is in memory already)" if shares else ""
 
 

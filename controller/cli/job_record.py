@@ -46,7 +46,7 @@ def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
         ),
         *_recipe(job.spec.train, names),
     ]
-    return Card([*fields, *_rehearsal(job.rehearsal), *outcome(job)])
+    return Card([*fields, *rehearsal(job.rehearsal), *outcome(job)])
 
 
 def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
@@ -119,7 +119,7 @@ def _stages(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> Iterator[tuple
         )
 
 
-def _rehearsal(found: job_pb2.Rehearsal) -> list[tuple[str, Cell]]:
+def rehearsal(found: job_pb2.Rehearsal) -> list[tuple[str, Cell]]:
     """Its checks, and what they foretold."""
     fields: list[tuple[str, Cell]] = [(f"check {one.name}", one.found) for one in found.checks]
     if found.HasField("plan"):

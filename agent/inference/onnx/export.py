@@ -15,6 +15,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import onnxruntime
+
 from agent.inference.onnx.packing import pack, packed_bytes
 from agent.model.configuration import EMBEDDING, HEAD, Configuration
 from agent.model.tensors import Tensors
@@ -43,10 +45,17 @@ def exported(base: BaseModel, configuration: Configuration, tensors: Tensors, ca
     return folder
 
 
+def looks_further(version: str) -> int:
+    """By how many tokens this version's sliding window is too long. 1.23, the last one for the
+    Python of JetPack 6, does not count the token itself."""
+    return int(tuple(int(part) for part in version.split(".")[:2]) < (1, 24))
+
+
 def _key(base: BaseModel) -> str:
     """Of the file as it is: a stored artifact never changes, and its path has its digest."""
     status = base.path.stat()
-    facts = [_FORMAT, str(base.path.resolve()), status.st_size, status.st_mtime_ns]
+    file = (str(base.path.resolve()), status.st_size, status.st_mtime_ns)
+    facts = [_FORMAT, looks_further(onnxruntime.__version__), *file]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -81,5 +90,6 @@ def _write(
         os.fsync(file.fileno())
     specs = configuration.family.tensors(configuration.size, head=False)
     vectors = {s.target: tensors.vector(s.target) for s in specs if len(s.shape) == 1}
-    model = Builder(configuration, vectors, packed, WEIGHTS).build()
+    further = looks_further(onnxruntime.__version__)
+    model = Builder(configuration, vectors, packed, WEIGHTS, further).build()
     durable.write_bytes(folder / GRAPH, model.SerializeToString())

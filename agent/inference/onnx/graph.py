@@ -35,7 +35,8 @@ _FLOAT, _INT32, _INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
 
 
 class Builder:
-    """``vectors``: norms and biases by name; ``matrices``: where the others lie in ``location``."""
+    """``vectors``: norms and biases by name; ``matrices``: where the others lie in ``location``.
+    ``further``: by how many tokens the runtime's attention looks further back than it is told."""
 
     def __init__(
         self,
@@ -43,12 +44,14 @@ class Builder:
         vectors: Mapping[str, npt.NDArray[np.float32]],
         matrices: Mapping[str, Packed],
         location: str,
+        further: int = 0,
     ) -> None:
         self._configuration = configuration
         self._size = configuration.size
         self._vectors = vectors
         self._matrices = matrices
         self._location = location
+        self._further = further
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -133,7 +136,7 @@ class Builder:
             kv_num_heads=self._size.kv_heads,
             do_rotary=1,
             rotary_interleaved=int(self._configuration.family is LLAMA),
-            local_window_size=window or -1,
+            local_window_size=window - self._further if window else -1,
         )
         self._nodes.append(node)
         return self._node("Squeeze", attended, self._axis())

@@ -68,6 +68,14 @@ def test_without_a_cache_nothing_is_left(
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("version", "further"), [("1.23.2", 1), ("1.24.4", 0), ("1.32.0", 0), ("2.0.0+cpu", 0)]
+)
+def test_the_window_is_as_long_in_every_runtime(version: str, further: int) -> None:
+    """What each version computes is in parity.py; the golden vector refuses one that is wrong."""
+    assert export.looks_further(version) == further
+
+
 def test_a_disk_without_room_is_refused_before_the_first_byte(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The golden vector is what Transformers answers, and holds for each engine's build."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from agent.inference import engines, proof
 from agent.inference.engine import Engine, EngineOptions
 from agent.inference.llama import LlamaEngine
-from agent.inference.reference.engine import ReferenceEngine
+from agent.tokens import vocabulary as vocabularies
+from agent.tokens.vocabulary import Vocabulary
 from protos.errors import WorkerFailed
 from tests.agent.inference import golden
 
@@ -25,12 +27,27 @@ class Counted:
         return self._type.open(base, options)
 
 
-def test_the_vector_is_what_transformers_answers_by_a_clear_margin() -> None:
-    cases = json.loads((proof.FOLDER / proof.VECTOR).read_text())
-    assert len(cases) >= 6
-    with ReferenceEngine.open(proof.FOLDER / proof.MODEL, EngineOptions(proof.CONTEXT)) as engine:
-        for case in cases:
-            assert golden.answered(engine, case["prompt"]) == case["tokens"]
+CASES = json.loads((proof.FOLDER / proof.VECTOR).read_text())
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Iterator[Vocabulary]:
+    with vocabularies.opened(proof.FOLDER / proof.MODEL) as found:
+        yield found
+
+
+def test_the_vector_is_what_transformers_answers_by_a_clear_margin(vocabulary: Vocabulary) -> None:
+    answers = golden.Answers(proof.FOLDER / proof.MODEL, vocabulary)
+    assert [answers.to(case["prompt"]) for case in CASES] == [case["tokens"] for case in CASES]
+
+
+@pytest.mark.parametrize("wrong", golden.WRONG, ids=str)
+def test_what_is_computed_a_little_wrong_answers_otherwise(
+    wrong: Mapping[str, int | float], vocabulary: Vocabulary
+) -> None:
+    answers = golden.Answers(proof.FOLDER / proof.MODEL, vocabulary, wrong)
+    found = [answers.to(case["prompt"], margin=0) for case in CASES]
+    assert found != [case["tokens"] for case in CASES]
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)

@@ -1,7 +1,7 @@
 import pytest
 
 from agent.memory.admission import SHORTEST_CONTEXT, admit_inference, admit_training
-from agent.memory.budget import SMALLEST_RESERVE_BYTES, Budget, Claim
+from agent.memory.budget import SMALLEST_RESERVE_BYTES, Budget, Claim, needed_bytes
 from agent.memory.forecast import MB, Forecast, Part
 from agent.memory.reductions import SHORTEST_SEQUENCE, smaller_recipes
 from jetson.memory import MemoryReading
@@ -63,6 +63,12 @@ def test_1b_trains_and_serves_on_a_4_gb_board() -> None:
     nano = Budget.measured(MemoryReading(3964 << 20, 3500 << 20, None, None, None))
     trainer = admit_training(nano, gemma_3_1b(), recipe(targets=ALL), owner="the job")
     admit_inference(nano, gemma_3_1b(), DIGEST, 2048, [trainer], owner="the served model")
+
+
+def test_an_engine_with_its_own_copy_does_not_unmap_the_trainers_base() -> None:
+    job, copied = claim(800, 1000), claim(1400, 0)
+    together = (800 + 1000 + 1400) * 1_000_000
+    assert needed_bytes([job, copied]) == needed_bytes([copied, job]) == together
 
 
 def test_1b_on_a_small_board_is_offered_what_fits() -> None:

@@ -3,6 +3,7 @@ import math
 import pytest
 from rich.console import Console
 
+from controller import pictures
 from controller.cli import job_record, job_screen, job_view
 from controller.cli.job_view import JobView
 from protos import errors
@@ -244,3 +245,22 @@ def test_event_lines(event: job_pb2.JobEvent, said: str) -> None:
     line = job_screen.event_line(event)
     assert said in line
     assert "\n" not in line
+
+
+def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
+    check = job_pb2.PlanCheck(name="data", found="16 samples, 400 tokens", took_s=1.5)
+    plan = job_pb2.JobPlan(duration_s=133, tokens_per_s=182, peak_bytes=1_420_000_000, energy_j=900)
+    job = job_pb2.Job()
+    for event, said in (
+        (job_pb2.JobEvent(check=check), "data: 16 samples, 400 tokens (1.5 s)"),
+        (
+            job_pb2.JobEvent(plan=plan),
+            "it will take 2 min 13 s at 182 tokens/s, and a peak of 1.42 GB, 900 J",
+        ),
+    ):
+        assert job_screen.event_line(event).endswith(said)
+        job = pictures.after(job, event)
+    assert (job.rehearsal.checks[0], job.rehearsal.plan) == (check, plan)
+    shown = dict(job_record.rehearsal(job.rehearsal))
+    assert shown["check data"] == "16 samples, 400 tokens"
+    assert str(shown["forecast"]).startswith("it will take 2 min 13 s")
