@@ -8,7 +8,7 @@ from agent.inference import logprobs, sampler
 from agent.inference.candidates import Row
 from agent.inference.completion import Completion
 from agent.inference.engine import MOST_TOP_LOGPROBS, Finish, Request, TokenLogprob
-from agent.inference.failures import invalid_sampling, nothing_left
+from agent.inference.failures import nothing_left, too_many_logprobs
 from agent.inference.grammar import Grammar
 from agent.inference.sampler import Constraint, Sampler
 from agent.inference.suppression import Spellings, Unsaid
@@ -26,9 +26,7 @@ class ChoiceMaker:
         vocabulary, asked = self._vocabulary, request.sampling
         sampler.check(asked, vocabulary.size)
         if request.top_logprobs is not None and request.top_logprobs > MOST_TOP_LOGPROBS:
-            raise invalid_sampling(
-                "top_logprobs", request.top_logprobs, f"at most {MOST_TOP_LOGPROBS}"
-            )
+            raise too_many_logprobs(request.top_logprobs, MOST_TOP_LOGPROBS)
         forbidden = set(asked.suppress_tokens)
         constraints: list[Constraint] = []
         if asked.suppress_texts:

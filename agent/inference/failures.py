@@ -130,6 +130,15 @@ def invalid_sampling(name: str, value: object, allowed: str) -> InvalidRequest:
     )
 
 
+def too_many_logprobs(asked: int, most: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"top_logprobs is {asked}.",
+        why=f"At most {most} likeliest tokens come with each token.",
+        reason=INVALID_SAMPLING,
+        field="top_logprobs",
+    )
+
+
 def nothing_allowed() -> InvalidRequest:
     return InvalidRequest(
         "Every token of the vocabulary is forbidden.",

@@ -23,8 +23,11 @@ class Grammar:
 
     def __init__(self, asked: Gbnf | JsonSchema, vocabulary: Vocabulary) -> None:
         """Raises InvalidRequest (INVALID_GRAMMAR)."""
-        text = json_schema.grammar(asked.text) if isinstance(asked, JsonSchema) else asked.text
-        gbnf.check(text)
+        if isinstance(asked, JsonSchema):
+            text = json_schema.grammar(asked.text)
+        else:
+            text = asked.text
+            gbnf.check(text)
         binding.log.clear()
         handle = llama_cpp.llama_sampler_init_grammar(
             vocabulary.handle, text.encode(), gbnf.ROOT.encode()

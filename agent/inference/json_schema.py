@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeAlias
 
+from agent.inference import gbnf
 from agent.inference.failures import invalid_grammar
 from agent.inference.gbnf import LIMIT_BYTES, MOST_REPEATS, ROOT
 from protos.errors import InvalidRequest
@@ -71,7 +72,12 @@ def grammar(text: str) -> str:
         json.dumps(schema, ensure_ascii=False).encode()  # half a character could not be spelled
     except (ValueError, RecursionError) as error:
         raise _refused(f"It is no JSON: {error}.") from None
-    return _Converter(schema).text()
+    text = _Converter(schema).text()
+    try:
+        gbnf.check(text)
+    except InvalidRequest as error:
+        raise _refused(f"Written as a grammar: {error.why}") from None
+    return text
 
 
 class _Converter:

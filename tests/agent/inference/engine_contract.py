@@ -397,7 +397,7 @@ class ChoiceContract:
         assert len(entries) == 5
         assert not any(entry.top for entry in entries)
         error = refused(engine, Request(PROMPT, top_logprobs=21))
-        assert error.field == "sampling.top_logprobs"
+        assert error.field == "top_logprobs"
 
 
 class ReadingContract:
