@@ -114,7 +114,8 @@ async def _prefixes(bench: Bench, agent: Board) -> None:
         cold = await agent.ask(system + text(20, 200 + turn), 1)
         warm = await agent.ask(system + text(20, 300 + turn), 1)
         assert cold.usage.prompt_tokens == 220, cold.usage
-        assert cold.usage.cached_tokens <= 1, cold.usage
+        # Two random texts may begin alike, for some letters.
+        assert cold.usage.cached_tokens < 10, cold.usage
         assert warm.usage.cached_tokens >= 200, warm.usage
         bench.note("first token, none cached s", cold.first_s)
         bench.note("first token, 200 cached s", warm.first_s)
