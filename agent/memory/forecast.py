@@ -28,6 +28,9 @@ TRAINER_LIBRARIES_BYTES = 104 * MB
 # of the 1B shape in bfloat16 (338 MB with rank 8 on attention, 449 MB on all projections) had above
 # the sum of the other parts, and 7 MB by which two runs of one recipe differ.
 TRAINER_WORKSPACE_BYTES = 32 * MB
+# CUDA's context, with the kernels that were used: 300 to 400 MB are what torch's developers name
+# since kernels are loaded when they are needed. Not measured on a board.
+CUDA_BYTES = 400 * MB
 # agent.training.attention.BLOCK.
 TRAINER_QUERIES = 64
 # Weight, gradient and AdamW's two moments, in float32, and the copy that is being written.
@@ -46,7 +49,7 @@ SERVER_CANDIDATE_BYTES = 2 * 12
 SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
 
-_KEPT_AT_REST = ("runtime", "LoRA", "best adapter")
+_KEPT_AT_REST = ("runtime", "CUDA", "weights on the GPU", "LoRA", "best adapter")
 _FLOAT32 = 4
 _FLOAT16 = 2
 _KEYS_AND_VALUES = 2
@@ -125,6 +128,8 @@ def training_forecast(
     plan: Plan,
     element_bytes: int = _FLOAT32,
     longest: int = 0,
+    *,
+    shared_gpu: bool = False,
 ) -> Forecast:
     """The trainer's peak, with ``tokens`` = those of its longest micro-step. The tensors are those
     of agent/training/workspace.py, e = ``element_bytes``:
@@ -141,6 +146,8 @@ def training_forecast(
     head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
     LoRA           20 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
+    CUDA           with ``shared_gpu``, a GPU that has its memory from the same board: its context,
+                   and a copy of the weights, whose pages in the file are not needed then
 
     A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as
     the sequence length. The worker's choice of ``element_bytes`` is not known before it runs, so 4
@@ -162,6 +169,8 @@ def training_forecast(
     return Forecast(
         anonymous=(
             Part("runtime", TRAINER_ANONYMOUS_BYTES),
+            Part("CUDA", CUDA_BYTES if shared_gpu else 0),
+            Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
             Part("workspace", TRAINER_WORKSPACE_BYTES),
             Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
             Part("layer inputs", (shape.layers + 1) * exact_bytes),
@@ -177,7 +186,7 @@ def training_forecast(
             Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
         ),
         libraries_bytes=TRAINER_LIBRARIES_BYTES,
-        weights_bytes=shape.weights_bytes,
+        weights_bytes=0 if shared_gpu else shape.weights_bytes,
     )
 
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast, training_forecast
-from agent.memory.plan import Facts, Plan
+from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast
+from agent.memory.plan import Facts, Plan, forecast_of
 from agent.memory.shape import shape_of
 from agent.training import comparison, duration, own_log, room, token_file
 from agent.training.duration import Paces, StageData
@@ -165,10 +165,7 @@ class Rehearsal:
         self._report(worker_pb2.TrainingReport(rehearsed=done))
 
     def _memory(self) -> Forecast:
-        facts = self._facts
-        return training_forecast(
-            self._base, self._start.spec, self._plan, facts.element_bytes, facts.longest
-        )
+        return forecast_of(self._base, self._start.spec, self._plan, self._facts)
 
     def _passed(self, name: str, found: str, began_s: float) -> None:
         self._say(name, found, self._clock() - began_s)

@@ -35,6 +35,15 @@ def test_training_at_1b_is_what_was_measured(
     assert expected.peak_bytes == pytest.approx(peak_mb * MB, rel=0.05)
 
 
+def test_a_gpu_that_shares_the_boards_memory_holds_a_copy_also_at_rest() -> None:
+    here, there = (forecast_of(gemma_3_1b(), recipe(), 2, shared_gpu=gpu) for gpu in (False, True))
+    assert there.weights_bytes == 0
+    assert there.peak_bytes == here.peak_bytes + forecast.CUDA_BYTES
+    assert there.at_rest.anonymous_bytes - here.at_rest.anonymous_bytes == (
+        here.weights_bytes + forecast.CUDA_BYTES
+    )
+
+
 def test_parts_of_a_server_at_1b_are_what_was_measured() -> None:
     served = inference_forecast(gemma_3_1b(), 2048)
     assert part(served, "KV cache") == 52 << 20

@@ -110,3 +110,14 @@ def test_a_budget_above_the_board_is_refused_with_one_that_fits() -> None:
     assert refused.value.fix == "This fits: memory_budget: 1800 MB."
     claim = admit_training(board, BASE, budgeted(1800), owner="the job")
     assert claim.forecast.peak_bytes <= 1800 * MB
+
+
+def test_a_gpu_is_admitted_with_its_copy_of_the_weights() -> None:
+    """On a board of 2.2 GB the recipe runs on the processor, and not on the GPU beside it."""
+    board, spec = Budget(2200 * MB, 300 * MB, 100 * MB), recipe()
+    admit_training(board, BASE, spec, owner="the job")
+    with pytest.raises(OutOfMemory, match="needs 2,005 MB"):
+        admit_training(board, BASE, spec, owner="the job", shared_gpu=True)
+    known = Facts(shared_gpu=True)
+    with pytest.raises(OutOfMemory, match="still needs"):
+        choose(BASE, budgeted(1800), known)
