@@ -21,6 +21,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from agent import identity
@@ -29,6 +30,7 @@ from agent.clock import SystemClock
 from agent.config import Config
 from agent.inference.engines import named
 from agent.jobs import recovery
+from agent.jobs.attempt import Attempt
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
 from agent.jobs.means import Means
@@ -57,6 +59,7 @@ from artifacts.store import ArtifactStore
 from jetson.board import identify
 from jetson.memory import read_memory
 from protos.errors import InternalError
+from protos.nanofleet.v1.job_pb2 import GenerateProgress
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 _LOG = logging.getLogger(__name__)
@@ -107,6 +110,7 @@ class Agent:
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = Sampler(Path("/"), self._workers, state=state)
         self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        serving_threads = config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1)
         self._host = ModelHost(
             HostMeans(
                 store=self._store,
@@ -115,7 +119,7 @@ class Agent:
                 log=state / "inference.log",
                 context_length=config.inference.context_length,
                 streams=config.inference.streams,
-                threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
+                threads=serving_threads,
                 residents=self._residents,
                 engine=engine,
                 cache=state / "engine",
@@ -137,6 +141,11 @@ class Agent:
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
             measured=self._residents.measured_job,
+            requested=self._host.presence.some,
+            unrequested=self._host.presence.none,
+            engine=engine,
+            engine_cache=state / "engine",
+            engine_threads=serving_threads,
         )
         self._runner = Runner(means)
         desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
@@ -214,19 +223,7 @@ class Agent:
         found = []
         attempt = self._runner.current
         if attempt is not None and (pid := attempt.pid):
-            now = attempt.progress
-            found.append(
-                WorkerStatus(
-                    kind=WorkerSample.KIND_TRAINING,
-                    pid=pid,
-                    tokens_per_s=attempt.tokens_per_s,
-                    job_id=attempt.job_id,
-                    step=now.step if now.step else None,
-                    total_steps=now.total_steps if now.step else None,
-                    loss=now.loss if now.step else None,
-                    time_to_go_s=now.time_to_go_s if now.step else None,
-                )
-            )
+            found.append(_job_status(attempt, pid))
         if pid := self._host.pid:
             found.append(
                 WorkerStatus(
@@ -234,6 +231,25 @@ class Agent:
                 )
             )
         return found
+
+
+def _job_status(attempt: Attempt, pid: int) -> WorkerStatus:
+    now = attempt.progress
+    status = WorkerStatus(
+        kind=attempt.worker_kind,
+        pid=pid,
+        tokens_per_s=attempt.tokens_per_s,
+        job_id=attempt.job_id,
+    )
+    if isinstance(now, GenerateProgress):
+        step, total_steps, loss = now.prompts, now.total_prompts, None
+    else:
+        step, total_steps, loss = now.step, now.total_steps, now.loss
+    if not step:
+        return status
+    return replace(
+        status, step=step, total_steps=total_steps, loss=loss, time_to_go_s=now.time_to_go_s
+    )
 
 
 def run(config: Config, state: Path) -> None:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from artifacts import digest as digests
+from artifacts import headroom
 from controller import pictures, placement, selector, transfer, ulid
-from controller.catalogue import BASE_MODEL, DATASET, Catalogue
+from controller.catalogue import Catalogue
 from controller.device import Connections, DeviceConnection
 from controller.placement import Candidate, Wanted
+from controller.preparing import Preparation, Prepared
 from controller.probe import Probe
 from controller.records import (
     CatalogueEntry,
@@ -26,7 +28,7 @@ from controller.records import (
     DeviceStatus,
     JobRecord,
     PlanStep,
-    StageData,
+    Transfer,
 )
 from controller.store import Store
 from controller.store import devices as stored_devices
@@ -35,9 +37,7 @@ from controller.transfer import OnProgress, Upload
 from protos.errors import (
     InternalError,
     InUse,
-    InvalidRequest,
     NanofleetError,
-    NotFound,
     Unreachable,
 )
 from protos.nanofleet.v1 import job_pb2
@@ -46,8 +46,6 @@ from protos.recipe import input_digests
 if TYPE_CHECKING:
     from controller.jobfile import JobFile
 
-_FILE_ENDINGS = (".jsonl", ".json", ".zst")
-
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
@@ -55,10 +53,11 @@ class Dispatcher:
     catalogue: Catalogue
     connections: Connections
     probe: Probe
+    preparation: Preparation
     utc_ns: Callable[[], int] = time.time_ns
 
     async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
-        chosen, spec = await self._prepared(job, on_progress)
+        chosen, spec, _ = await self._prepared(job, on_progress)
         record = self._assign(chosen.record, spec)
         return await self.send(record, self.connections.to(chosen.record), _journal_id(chosen))
 
@@ -66,7 +65,8 @@ class Dispatcher:
         self, job: "JobFile", on_progress: OnProgress | None
     ) -> AsyncGenerator[PlanStep, None]:
         """Rehearses the job on the device that it would be sent to. Nothing is assigned."""
-        chosen, spec = await self._prepared(job, on_progress)
+        chosen, spec, sent = await self._prepared(job, on_progress)
+        yield PlanStep(chosen.record.name, _files(sent))
         connection = self.connections.to(chosen.record)
         content = spec.SerializeToString(deterministic=True)
         request = job_pb2.PlanJobRequest(spec=content)
@@ -78,23 +78,16 @@ class Dispatcher:
 
     async def _prepared(
         self, job: "JobFile", on_progress: OnProgress | None
-    ) -> tuple[DeviceStatus, job_pb2.JobSpec]:
-        """The device, which has all that the job needs, and the job's spec."""
-        base = self.catalogue.resolve(job.train.base, BASE_MODEL)
-        _check_window(job.train.sequence_length, base)
-        datasets = {name: await self._dataset(job, name) for name in dict.fromkeys(job.datasets)}
-        of_stages = [datasets[name] for name in job.datasets]
-        spec = job.to_spec(
-            base_digest=base.digest,
-            data=[StageData(each.digest, _whole_number(each, "samples")) for each in of_stages],
-            instruct=base.details.get("instruct") is True,
-        )
-        needed = list({entry.digest: entry for entry in (base, *of_stages)}.values())
-        chosen = await self._place(job, base, needed)
+    ) -> tuple[DeviceStatus, job_pb2.JobSpec, list[Transfer]]:
+        """The device, which has all that the job needs, the job's spec, and what was sent."""
+        prepared = await self.preparation.prepared(job)
+        chosen = await self._place(job, prepared)
         connection = self.connections.to(chosen.record)
-        for entry in needed:
+        sent = [
             await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
-        return chosen, spec
+            for entry in prepared.needed
+        ]
+        return chosen, prepared.spec, sent
 
     async def send(
         self, record: JobRecord, connection: DeviceConnection, journal_id: str
@@ -146,9 +139,8 @@ class Dispatcher:
         with self.store.read() as transaction:
             unfinished = stored_jobs.unfinished(transaction)
         for record in unfinished:
-            train = record.job.spec.train
             waiting = record.state == job_pb2.JOB_STATE_UNSPECIFIED
-            if waiting and entry.digest in input_digests(train):
+            if waiting and entry.digest in input_digests(record.job.spec):
                 raise InUse(
                     f"{entry.name or entry.digest} cannot be removed.",
                     why=f"Job {record.id} needs it, and {record.device} has not confirmed the job.",
@@ -157,33 +149,17 @@ class Dispatcher:
 
     async def _push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
         """Its files; the device may have lost them since."""
-        train = record.job.spec.train
-        for digest in input_digests(train):
+        for digest in input_digests(record.job.spec):
             parcel = self.catalogue.parcel(self.catalogue.resolve(digest, None))
             await Upload(connection, parcel, None).run()
 
-    async def _dataset(self, job: "JobFile", reference: str) -> CatalogueEntry:
-        """The file beside the job file, or what the catalogue has under the name."""
-        path = job.path_of(reference)
-        if path.is_file():
-            return await self.catalogue.add(path, DATASET, "")
-        if reference.endswith(_FILE_ENDINGS) or reference.startswith((".", "~", "/")):
-            raise NotFound(
-                f"There is no dataset file {path}.",
-                why="`dataset` is a path, counted from the job file's folder.",
-                fix="Check the path, or name a dataset of the catalogue.",
-                field="train.dataset",
-            )
-        return self.catalogue.resolve(reference, DATASET)
-
-    async def _place(
-        self, job: "JobFile", base: CatalogueEntry, needed: Sequence[CatalogueEntry]
-    ) -> DeviceStatus:
+    async def _place(self, job: "JobFile", prepared: Prepared) -> DeviceStatus:
         wanted = Wanted(
             device=job.device,
             selector=selector.parse(job.selector),
-            sizes={entry.digest: entry.size_bytes for entry in needed},
-            capabilities=_capabilities(base),
+            sizes={entry.digest: entry.size_bytes for entry in prepared.needed},
+            engine=prepared.engine,
+            capabilities=prepared.capabilities,
         )
         statuses = await self.probe.statuses(self._asked(job.device))
         candidates = await asyncio.gather(*(self._candidate(wanted, each) for each in statuses))
@@ -240,28 +216,15 @@ class Dispatcher:
             return stored_jobs.require(transaction, job.id)
 
 
-def _capabilities(base: CatalogueEntry) -> tuple[str, ...]:
-    file_type = str(base.details.get("file_type", "")).lower()
-    return ("train:lora", "dataset:jsonl+zstd", f"base:gguf/{file_type}")
-
-
-def _check_window(sequence_length: int, base: CatalogueEntry) -> None:
-    """A device would say the same, after everything has been pushed to it."""
-    window = base.details.get("context_length")
-    if isinstance(window, int) and sequence_length > window:
-        raise InvalidRequest(
-            f"`train.sequence_length` is {sequence_length:,};"
-            f" the base model {base.name or base.digest} reads {window:,} tokens.",
-            fix=f"Set it to {window} or less.",
-            field="train.sequence_length",
-        )
-
-
-def _whole_number(entry: CatalogueEntry, key: str) -> int:
-    value = entry.details.get(key)
-    if not isinstance(value, int):
-        raise InternalError(f"The catalogue has no {key} of {entry.name or entry.digest}.")
-    return value
+def _files(sent: Sequence[Transfer]) -> job_pb2.PlanCheck:
+    """What had to go to the device."""
+    moved = sum(each.sent_bytes for each in sent)
+    there = sum(each.size_bytes for each in sent) - moved
+    return job_pb2.PlanCheck(
+        name="files",
+        found=f"{headroom.readable(moved)} sent, {headroom.readable(there)} were there already",
+        took_s=sum(each.seconds for each in sent),
+    )
 
 
 def _journal_id(status: DeviceStatus) -> str:

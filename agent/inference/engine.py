@@ -43,6 +43,9 @@ class EngineOptions:
     cache: Path | None = None
     # Answers at once of engines that can; 0: as many as pay, measured when the model is opened.
     streams: int = 0
+    # An answer is the same to the last bit whatever was asked before it: of one prompt only whole
+    # batches are kept for the next, which computing them anew would give. One answer at a time.
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

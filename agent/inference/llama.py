@@ -24,7 +24,7 @@ from agent.inference import batching, binding, failures
 from agent.inference.adapters import AdapterPool
 from agent.inference.choice import ChoiceMaker
 from agent.inference.completion import Completion
-from agent.inference.context import Context, Span
+from agent.inference.context import BATCH_TOKENS, Context, Span
 from agent.inference.engine import (
     Adapter,
     Answer,
@@ -71,16 +71,17 @@ class LlamaEngine(BatchingEngine):
             self.vocabulary = Vocabulary(model)
             self._prompts = Prompts(_chat_template(model), self.vocabulary)
             self._choices = ChoiceMaker(self.vocabulary)
-            self._context = Context(model, options, SEQUENCES)
+            sequences, whole = (1, BATCH_TOKENS) if options.exact else (SEQUENCES, 1)
+            self._context = Context(model, options, sequences)
             owned.callback(self._context.close)
             self._adapters = AdapterPool(model, self._context.take_off)
             owned.callback(self._adapters.close)
-            self._sequences = Sequences(self._context, self.context_length, SEQUENCES)
+            self._sequences = Sequences(self._context, self.context_length, sequences, whole)
             self._reader = Reader(self._context, self._sequences)
             self._streams = Streams(self._context, self._sequences, clock)
             self._worn: Hashable = None
             self._warm_up(base)
-            self.streams = min(options.streams, SEQUENCES) or self._worthwhile_streams()
+            self.streams = min(options.streams, sequences) or self._worthwhile_streams()
             self._owned = owned.pop_all()
 
     @classmethod

@@ -24,6 +24,7 @@ from protos.nanofleet.v1.job_pb2 import (
     CheckpointSaved,
     Decided,
     Evaluated,
+    GenerateProgress,
     Job,
     JobEvent,
     JobResult,
@@ -81,11 +82,10 @@ class Journal:
         return self.job(job_id)
 
     def progress(self, job_id: str, progress: TrainProgress) -> None:
-        with self._db.transaction(Sync.SOON):
-            self._db.execute(
-                "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
-            )
-            self._write(job_id, JobEvent(progress=progress))
+        self._note_progress(job_id, progress, JobEvent(progress=progress))
+
+    def generated(self, job_id: str, progress: GenerateProgress) -> None:
+        self._note_progress(job_id, progress, JobEvent(generated=progress))
 
     def evaluated(self, job_id: str, evaluated: Evaluated) -> None:
         with self._db.transaction(Sync.SOON):
@@ -146,6 +146,13 @@ class Journal:
 
     def newest_seq(self) -> int:
         return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM event").fetchone()[0])
+
+    def _note_progress(
+        self, job_id: str, progress: TrainProgress | GenerateProgress, event: JobEvent
+    ) -> None:
+        with self._db.transaction(Sync.SOON):
+            self._set(job_id, "progress", progress.SerializeToString())
+            self._write(job_id, event)
 
     def _insert(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> None:
         self._db.execute(
@@ -246,9 +253,13 @@ class Journal:
             submitted=Moment.FromString(row["submitted"]),
             message=row["message"],
         )
-        for name in ("ended", "progress", "result", "rehearsal"):
+        # The column has the progress of the job's kind.
+        progress = job.generating if job.spec.HasField("generate") else job.progress
+        kept = {"ended": job.ended, "progress": progress, "result": job.result,
+                "rehearsal": job.rehearsal}  # fmt: skip
+        for name, message in kept.items():
             if row[name] is not None:
-                getattr(job, name).ParseFromString(row[name])
+                message.ParseFromString(row[name])
         counters = {name: row[name] for name in ("state", "transitions", "crashes", "shrinks")}
         return Entry(job, Standing(wish=Wish(row["wish"]), **counters))
 

@@ -9,6 +9,7 @@ import re
 
 from google.protobuf.message import DecodeError
 
+from agent.jobs import generate_spec
 from artifacts import digest
 from protos.errors import InvalidRequest
 from protos.nanofleet.v1.job_pb2 import SCHEDULE_UNSPECIFIED, JobSpec, TrainSpec, TrainStage
@@ -42,13 +43,17 @@ def parsed(data: bytes) -> JobSpec:
         raise InvalidRequest("The spec is not a JobSpec.", field="spec") from None
     if len(spec.name) > _MAX_NAME:
         raise InvalidRequest(f"The name is longer than {_MAX_NAME} characters.", field="name")
-    if not spec.HasField("train"):
-        raise InvalidRequest(
-            "The spec asks for no work that this agent knows.",
-            fix="Update the agent, or submit a job of kind train.",
-            field="work",
-        )
-    _check_train(spec.train)
+    match spec.WhichOneof("work"):
+        case "train":
+            _check_train(spec.train)
+        case "generate":
+            generate_spec.check(spec.generate)
+        case _:
+            raise InvalidRequest(
+                "The spec asks for no work that this agent knows.",
+                fix="Update the agent, or submit a job that trains or generates.",
+                field="work",
+            )
     return spec
 
 

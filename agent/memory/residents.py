@@ -36,12 +36,12 @@ from agent.memory.processor import CPU, least_element_bytes
 from artifacts import base_model
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
-from protos.nanofleet.v1.job_pb2 import TrainSpec
+from protos.nanofleet.v1.job_pb2 import JobSpec
 
 _LOG = logging.getLogger(__name__)
 
 _SERVED = "the served model"
-_JOB, _MODEL = "job", "model"
+_MODEL = "model"
 _PERIOD_S = 1.0
 # For a checkpoint and the worker's end; then it is killed, and goes on at the checkpoint before.
 _STOP_S = 60.0
@@ -103,6 +103,7 @@ def read_board() -> Reading:
 class _Training:
     claim: Claim
     trainee: Trainee
+    kind: str
     phase: Phase = Phase.WAITING
     refusal: str = ""
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -155,15 +156,16 @@ class Residents:
                 _LOG.exception("the arbiter could not carry out a decision")
             await self._wait()
 
-    def admit_job(self, path: Path, train: TrainSpec) -> None:
-        """Raises OutOfMemory for a recipe that cannot run on this board at all."""
-        self._admitted(path, train, "the job")
+    def admit_job(self, path: Path, spec: JobSpec) -> None:
+        """Raises OutOfMemory for a job that cannot run on this board at all."""
+        self._admitted(path, spec, "the job")
 
-    async def enter_job(self, path: Path, train: TrainSpec, name: str, trainee: Trainee) -> None:
+    async def enter_job(self, path: Path, spec: JobSpec, trainee: Trainee) -> None:
         """Returns when the job may take its memory; raises OutOfMemory when it never can."""
-        owner = f"the training job {name}"
-        claim = await asyncio.to_thread(self._job_claim, path, train, owner)
-        entered = self._training = _Training(claim, trainee)
+        kind = _kind(spec)
+        owner = f"the {kind} job {spec.name}"
+        claim = await asyncio.to_thread(self._job_claim, path, spec, owner)
+        entered = self._training = _Training(claim, trainee, kind)
         told = False
         try:
             while entered.phase is Phase.WAITING:
@@ -189,7 +191,8 @@ class Residents:
     def measured_job(self, anonymous_bytes: int) -> None:
         """What the running job was seen to take."""
         if self._training is not None:
-            self._training.claim = self._calibrated(_JOB, self._training.claim, anonymous_bytes)
+            training = self._training
+            training.claim = self._calibrated(training.kind, training.claim, anonymous_bytes)
 
     async def enter_model(self, path: Path, digest: str, context_length: int) -> None:
         """Returns when the model may be loaded; raises OutOfMemory when there is no room for it
@@ -232,16 +235,26 @@ class Residents:
         self._model = None
         self._changed.set()
 
-    def _job_claim(self, path: Path, train: TrainSpec, owner: str) -> Claim:
-        return self._with_known(_JOB, self._admitted(path, train, owner))
+    def _job_claim(self, path: Path, spec: JobSpec, owner: str) -> Claim:
+        return self._with_known(_kind(spec), self._admitted(path, spec, owner))
 
-    def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
+    def _admitted(self, path: Path, spec: JobSpec, owner: str) -> Claim:
         base = base_model.read(path)
+        if spec.HasField("generate"):
+            asked = spec.generate
+            return admit_inference(
+                self.budget,
+                base,
+                asked.base_digest,
+                asked.context_length,
+                owner=owner,
+                engine=self._engine,
+            )
         least = least_element_bytes(base.embedding_length, self._cpu)
         return admit_training(
             self.budget,
             base,
-            train,
+            spec.train,
             owner=owner,
             least_element_bytes=least,
             shared_gpu=self._shared_gpu,
@@ -321,6 +334,10 @@ class Residents:
         self._changed.clear()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), _PERIOD_S)
+
+
+def _kind(spec: JobSpec) -> str:
+    return "generation" if spec.HasField("generate") else "training"
 
 
 def _larger(claim: Claim, more_bytes: int) -> Claim:

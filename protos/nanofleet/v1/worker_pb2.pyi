@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TrainingCommand(_message.Message):
-    """Agent to training worker."""
+    """Agent to a job's worker, which trains or generates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,6 +33,7 @@ class TrainingCommand(_message.Message):
     RESUME_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     REHEARSE_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___StartTraining: ...
     @_builtins.property
@@ -47,6 +48,10 @@ class TrainingCommand(_message.Message):
     def rehearse(self) -> Global___RehearseTraining:
         """Instead of start: tries everything out in a scratch folder, then ends."""
 
+    @_builtins.property
+    def generate(self) -> Global___StartGenerating:
+        """Instead of start, to the worker that generates."""
+
     def __init__(
         self,
         *,
@@ -55,16 +60,68 @@ class TrainingCommand(_message.Message):
         resume: Global___ResumeTraining | None = ...,
         stop: Global___StopTraining | None = ...,
         rehearse: Global___RehearseTraining | None = ...,
+        generate: Global___StartGenerating | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "generate", b"generate", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "generate", b"generate", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse", "generate"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___TrainingCommand: _TypeAlias = TrainingCommand  # noqa: Y015
+
+@_typing.final
+class StartGenerating(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    BASE_PATH_FIELD_NUMBER: _builtins.int
+    DATASET_PATH_FIELD_NUMBER: _builtins.int
+    ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    JOB_FOLDER_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    CACHE_FOLDER_FIELD_NUMBER: _builtins.int
+    REHEARSE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    base_path: _builtins.str
+    dataset_path: _builtins.str
+    adapter_path: _builtins.str
+    """The adapter artifact; empty without one."""
+    job_folder: _builtins.str
+    """The job's own folder: the answers so far and the result are in it."""
+    threads: _builtins.int
+    engine: _builtins.str
+    """As in OpenModel."""
+    cache_folder: _builtins.str
+    rehearse: _builtins.bool
+    """Counts the prompts and answers the first few, in a scratch folder, then ends."""
+    @_builtins.property
+    def spec(self) -> _job_pb2.GenerateSpec: ...
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        spec: _job_pb2.GenerateSpec | None = ...,
+        base_path: _builtins.str = ...,
+        dataset_path: _builtins.str = ...,
+        adapter_path: _builtins.str = ...,
+        job_folder: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        engine: _builtins.str = ...,
+        cache_folder: _builtins.str = ...,
+        rehearse: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "base_path", b"base_path", "cache_folder", b"cache_folder", "dataset_path", b"dataset_path", "engine", b"engine", "job_folder", b"job_folder", "job_id", b"job_id", "rehearse", b"rehearse", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartGenerating: _TypeAlias = StartGenerating  # noqa: Y015
 
 @_typing.final
 class RehearseTraining(_message.Message):
@@ -188,7 +245,7 @@ Global___StopTraining: _TypeAlias = StopTraining  # noqa: Y015
 
 @_typing.final
 class TrainingReport(_message.Message):
-    """Training worker to agent."""
+    """A job's worker to the agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -204,6 +261,8 @@ class TrainingReport(_message.Message):
     EVALUATED_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
     REHEARSED_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    GENERATING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___TrainingStarted: ...
     @_builtins.property
@@ -228,6 +287,10 @@ class TrainingReport(_message.Message):
     def check(self) -> _job_pb2.PlanCheck: ...
     @_builtins.property
     def rehearsed(self) -> Global___TrainingRehearsed: ...
+    @_builtins.property
+    def generated(self) -> _job_pb2.GenerateProgress: ...
+    @_builtins.property
+    def generating(self) -> Global___GeneratingStarted: ...
     def __init__(
         self,
         *,
@@ -243,16 +306,44 @@ class TrainingReport(_message.Message):
         evaluated: _job_pb2.Evaluated | None = ...,
         check: _job_pb2.PlanCheck | None = ...,
         rehearsed: Global___TrainingRehearsed | None = ...,
+        generated: _job_pb2.GenerateProgress | None = ...,
+        generating: Global___GeneratingStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed", "generated", "generating"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___TrainingReport: _TypeAlias = TrainingReport  # noqa: Y015
+
+@_typing.final
+class GeneratingStarted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_PROMPTS_FIELD_NUMBER: _builtins.int
+    TOTAL_PROMPTS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    done_prompts: _builtins.int
+    """by attempts before"""
+    total_prompts: _builtins.int
+    threads: _builtins.int
+    def __init__(
+        self,
+        *,
+        done_prompts: _builtins.int = ...,
+        total_prompts: _builtins.int = ...,
+        threads: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_prompts", b"done_prompts", "threads", b"threads", "total_prompts", b"total_prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GeneratingStarted: _TypeAlias = GeneratingStarted  # noqa: Y015
 
 @_typing.final
 class TrainingRehearsed(_message.Message):
@@ -390,8 +481,11 @@ class TrainingFinished(_message.Message):
 
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    DATASET_PATH_FIELD_NUMBER: _builtins.int
     adapter_path: _builtins.str
     """The adapter artifact, complete and synced, below the job's folder."""
+    dataset_path: _builtins.str
+    """Instead of the adapter: the new dataset, complete and synced, below the job's folder."""
     @_builtins.property
     def result(self) -> _job_pb2.JobResult:
         """Without energy, which the agent knows."""
@@ -401,10 +495,11 @@ class TrainingFinished(_message.Message):
         *,
         adapter_path: _builtins.str = ...,
         result: _job_pb2.JobResult | None = ...,
+        dataset_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "dataset_path", b"dataset_path", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
