@@ -193,14 +193,13 @@ class Generate(Strict):
                     field="generate.chat",
                 )
             return
-        asked = self.template or _usual_template(report)
         if self.messages is not None:
             told = [(message.role, message.content) for message in self.messages]
         elif is_chat:
             told = [("system", self.system)] if self.system else []
-            told.append(("user", asked))
+            told.append(("user", self.template or _usual_template(report)))
         else:
-            spec.prompt = asked
+            spec.prompt = self.template or _usual_template(report)
             return
         messages = [inference_pb2.ChatMessage(role=role, content=text) for role, text in told]
         spec.chat.CopyFrom(inference_pb2.Chat(messages=messages))

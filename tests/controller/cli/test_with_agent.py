@@ -334,7 +334,7 @@ def test_a_plan_tells_what_the_job_then_takes(lab: Lab) -> None:
     recipe = {"steps": 40, "evaluation": {"held_out": 0.25, "every": 20}}
     before = lab.json("job", "list")["jobs"]
     plan = lab.json("job", "plan", lab.job_file("planned", **recipe))["plan"]
-    assert [check["name"] for check in plan["checks"]] == PLAN_CHECKS
+    assert [check["name"] for check in plan["checks"]] == ["files", *PLAN_CHECKS]
     assert sum(part["size_bytes"] for part in plan["memory"]) == plan["peak_bytes"]
     assert 0 < plan["measured_peak_bytes"] <= plan["peak_bytes"] <= plan["usable_bytes"]
     stage = plan["stages"][0]
@@ -378,7 +378,7 @@ def test_a_plan_waits_for_no_job_and_disturbs_none(lab: Lab) -> None:
         next(line for line in watching.stdout if '"progress"' in line)
         result = lab.run("job", "plan", lab.job_file("planned"))
         assert result.exit_code == 5, result.output
-        assert "A job trains on this device" in " ".join(result.stderr.split())
+        assert "A job runs on this device" in " ".join(result.stderr.split())
         assert lab.run("job", "cancel", job_id).exit_code == 0
         watching.wait(60)
 
