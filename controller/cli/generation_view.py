@@ -61,7 +61,7 @@ def recipe(spec: job_pb2.GenerateSpec, names: Mapping[str, str]) -> "list[tuple[
         ("dataset", named(spec.dataset_digest, names)),
         *_asked(spec),
         (
-            "answers",
+            "sampling",
             f"{spec.answers} to each prompt, {spec.max_tokens} tokens at most, temperature"
             f" {sampling.temperature:g}, seed {sampling.seed}, as {shape}",
         ),

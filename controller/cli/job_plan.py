@@ -92,7 +92,7 @@ def _card(device: str, plan: "JobPlan") -> Card:
     ]
     if plan.HasField("prompts"):
         fields.append(("prompts", generation_view.plan(plan.prompts)))
-        fields.append(("answers", f"{plan.prompts.answers:,} on {plan.threads} threads"))
+        fields.append(("answers", f"{plan.prompts.answers:,}, threads: {plan.threads}"))
     for stage in plan.stages:
         name = f"stage {stage.dataset_name}" if len(plan.stages) > 1 else "data"
         held_out = f" and {stage.held_out_samples:,} held out" if stage.held_out_samples else ""
