@@ -169,15 +169,6 @@ def invalid_grammar(why: str, field: str = "gbnf") -> InvalidRequest:
     )
 
 
-def unsupported(what: str) -> Refused:
-    return Refused(
-        f"This engine does not know {what}.",
-        why="What it cannot do it refuses, so that no answer only looks as asked for.",
-        fix="Leave it out, or load the model with the engine llama.",
-        reason=UNSUPPORTED_FEATURE,
-    )
-
-
 def unknown_role(role: str) -> InvalidRequest:
     return InvalidRequest(
         f"The role {role[:40]!r} is unknown.",

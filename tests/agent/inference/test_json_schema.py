@@ -5,6 +5,7 @@ import json
 import pytest
 
 from agent.inference import json_schema
+from agent.inference.decoder import never
 from agent.inference.engine import JsonSchema
 from agent.inference.grammar import Grammar
 from agent.inference.llama import LlamaEngine
@@ -29,7 +30,7 @@ EITHER = {"anyOf": [{"const": {"a": [1, "x\n"]}}, {"type": "array", "items": {"t
 
 def takes(engine: LlamaEngine, schema: object, text: str) -> bool:
     """Whether the text is a whole answer by the schema."""
-    grammar = Grammar(JsonSchema(json.dumps(schema)), engine.vocabulary)
+    grammar = Grammar(JsonSchema(json.dumps(schema)), engine.vocabulary, never)
     try:
         for token in engine.vocabulary.plain(text):
             if engine.vocabulary.bytes_of(token) and not grammar.permits(token):
