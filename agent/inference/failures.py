@@ -159,11 +159,13 @@ def nothing_left() -> InvalidRequest:
     )
 
 
-def invalid_grammar(why: str, field: str = "gbnf") -> InvalidRequest:
+def invalid_grammar(
+    why: str, field: str = "gbnf", fix: str = "Mend it, and send the request again."
+) -> InvalidRequest:
     return InvalidRequest(
         "The grammar does not compile." if field == "gbnf" else "The JSON schema cannot be used.",
         why=why,
-        fix="Mend it, and send the request again.",
+        fix=fix,
         reason=INVALID_GRAMMAR,
         field=field,
     )

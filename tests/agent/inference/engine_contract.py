@@ -334,7 +334,7 @@ class ChoiceContract:
             (Gbnf('root ::= "a"{3,1}'), "gbnf", "3 is more than 1"),
             (Gbnf(""), "gbnf", "no rule 'root'"),
             (JsonSchema("{"), "json_schema", "no JSON"),
-            (JsonSchema('{"type": "integer", "minimum": 3}'), "json_schema", "'minimum'"),
+            (JsonSchema('{"type": "integer", "multipleOf": 3}'), "json_schema", "'multipleOf'"),
         ],
     )
     def test_a_grammar_that_does_not_compile_says_why(
