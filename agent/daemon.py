@@ -90,8 +90,14 @@ class Agent:
         jobs = durable.make_folder(state / "jobs")
         recovery.recover(journal, self._store, jobs, clock.boot_id)
         self._records = Records(journal)
-        budget = _budget(config)
-        self._residents = Residents(budget, _policy(config, budget), engine=config.inference.engine)
+        budget, board = _budget(config), identify()
+        self._residents = Residents(
+            budget,
+            _policy(config, budget),
+            engine=config.inference.engine,
+            # A GPU that nobody named may turn out to be of no use; its worker then counts it.
+            shared_gpu=board.is_jetson and config.training.device == "cuda",
+        )
         self._limits = limits.find()
         self._state_number = state.stat().st_ino
         if isinstance(self._limits, limits.Absent):
@@ -138,7 +144,7 @@ class Agent:
         facts = DeviceFacts(
             name=credentials.identity.name,
             state=state,
-            board=identify(),
+            board=board,
             engines=engines(),
             memory_budget_bytes=means.usable_bytes,
         )

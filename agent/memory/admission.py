@@ -7,8 +7,8 @@ step, what costs the least quality first, until the forecast fits.
 from collections.abc import Iterator, Sequence
 
 from agent.memory.budget import Budget, Claim, shared_bytes
-from agent.memory.forecast import Forecast, inference_forecast, training_forecast
-from agent.memory.plan import Facts, choose
+from agent.memory.forecast import Forecast, inference_forecast
+from agent.memory.plan import Facts, choose, forecast_of
 from agent.memory.processor import FLOAT32_BYTES
 from agent.memory.reductions import named_changes, smaller_recipes
 from artifacts.base_model import BaseModel
@@ -26,22 +26,26 @@ def admit_training(
     *,
     owner: str,
     least_element_bytes: int = FLOAT32_BYTES,
+    shared_gpu: bool = False,
 ) -> Claim:
     """The claim of a training run; raises OutOfMemory with settings that would fit.
 
-    ``least_element_bytes``: of the smallest data type that the worker may choose.
+    ``least_element_bytes``: of the smallest data type that the worker may choose. ``shared_gpu``:
+    it will compute on a GPU that has its memory from the board.
     """
+    possible = [
+        Facts(element_bytes, shared_gpu=shared_gpu)
+        for element_bytes in dict.fromkeys((FLOAT32_BYTES, least_element_bytes))
+    ]
 
     def claim_of(tried: TrainSpec) -> Claim:
-        return Claim(owner, tried.base_digest, _most(base, tried, least_element_bytes))
+        return Claim(owner, tried.base_digest, _most(base, tried, possible))
 
     claim = claim_of(spec)
     if not budget.fits(claim, held):
         fix = _no_setting(budget, claim, held)
         room_bytes = budget.free_bytes(held) + shared_bytes(claim, held)
-        if spec.memory_budget_bytes and (
-            lower := _lower_budget(base, spec, room_bytes, least_element_bytes)
-        ):
+        if spec.memory_budget_bytes and (lower := _lower_budget(base, spec, room_bytes, possible)):
             fix = f"This fits: memory_budget: {lower // 1_000_000} MB."
         elif not spec.memory_budget_bytes:
             smaller = (one for one in smaller_recipes(spec) if budget.fits(claim_of(one), held))
@@ -77,31 +81,31 @@ def admit_inference(
     return claim
 
 
-def _most(base: BaseModel, spec: TrainSpec, least_element_bytes: int) -> Forecast:
-    """What the worker takes with the data type that makes it take more. A memory budget is refused
-    only when none of them could keep it; the settings that are named then fit any."""
+def _most(base: BaseModel, spec: TrainSpec, possible: Sequence[Facts]) -> Forecast:
+    """What the worker takes with those ``possible`` facts with which it takes most. A memory budget
+    is refused only when none of them could keep it; the settings that are named then fit any."""
     found, refusals = [], []
-    for element_bytes in dict.fromkeys((FLOAT32_BYTES, least_element_bytes)):
+    for facts in possible:
         try:
-            plan = choose(base, spec, Facts(element_bytes))
+            plan = choose(base, spec, facts)
         except OutOfMemory as refusal:
             refusals.append(refusal)
         else:
-            found.append(training_forecast(base, spec, plan, element_bytes))
+            found.append(forecast_of(base, spec, plan, facts))
     if not found:
         raise refusals[0]
     return max(found, key=lambda forecast: forecast.peak_bytes)
 
 
 def _lower_budget(
-    base: BaseModel, spec: TrainSpec, room_bytes: int, least_element_bytes: int
+    base: BaseModel, spec: TrainSpec, room_bytes: int, possible: Sequence[Facts]
 ) -> int | None:
     """What is free, in whole MB, when some plan fits it."""
     lower = TrainSpec()
     lower.CopyFrom(spec)
     lower.memory_budget_bytes = max(1, room_bytes // 1_000_000 * 1_000_000)
     try:
-        _most(base, lower, least_element_bytes)
+        _most(base, lower, possible)
     except OutOfMemory:
         return None
     return lower.memory_budget_bytes

@@ -17,7 +17,7 @@ a plan faster, and what data type it finds the agent can only bound (see admissi
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.memory.forecast import training_forecast
+from agent.memory.forecast import Forecast, training_forecast
 from agent.memory.processor import FLOAT32_BYTES
 from agent.memory.reductions import named_changes, smaller_recipes
 from agent.memory.settings import HEAD_ROWS, Plan
@@ -25,7 +25,7 @@ from artifacts.base_model import BaseModel
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
-__all__ = ["Facts", "Plan", "choose"]
+__all__ = ["Facts", "Plan", "choose", "forecast_of"]
 
 SMALLEST_HEAD_ROWS = 512
 
@@ -38,6 +38,8 @@ class Facts:
     element_bytes: int = FLOAT32_BYTES
     # Tokens of the longest sample; 0: not known, it may be as long as the recipe allows.
     longest: int = 0
+    # Whether it computes on a GPU that has its memory from the same board.
+    shared_gpu: bool = False
 
 
 def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
@@ -52,7 +54,13 @@ def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
 
 
 def peak_bytes(base: BaseModel, spec: TrainSpec, plan: Plan, facts: Facts) -> int:
-    return training_forecast(base, spec, plan, facts.element_bytes, facts.longest).peak_bytes
+    return forecast_of(base, spec, plan, facts).peak_bytes
+
+
+def forecast_of(base: BaseModel, spec: TrainSpec, plan: Plan, facts: Facts) -> Forecast:
+    return training_forecast(
+        base, spec, plan, facts.element_bytes, facts.longest, shared_gpu=facts.shared_gpu
+    )
 
 
 def _fitting(base: BaseModel, spec: TrainSpec, facts: Facts) -> Plan | None:

@@ -126,12 +126,14 @@ class Residents:
         read: Callable[[], Reading] = read_board,
         cpu: Path = CPU,
         engine: str = "llama",
+        shared_gpu: bool = False,
     ) -> None:
         self.budget = budget
         self._policy = policy
         self._read = read
         self._cpu = cpu
         self._engine = engine
+        self._shared_gpu = shared_gpu
         self._training: _Training | None = None
         self._model: Claim | None = None
         self._wanted: _Wanted | None = None
@@ -236,7 +238,14 @@ class Residents:
     def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
         base = base_model.read(path)
         least = least_element_bytes(base.embedding_length, self._cpu)
-        return admit_training(self.budget, base, train, owner=owner, least_element_bytes=least)
+        return admit_training(
+            self.budget,
+            base,
+            train,
+            owner=owner,
+            least_element_bytes=least,
+            shared_gpu=self._shared_gpu,
+        )
 
     def _with_known(self, kind: str, claim: Claim) -> Claim:
         """With what was measured above the forecast on this base before."""

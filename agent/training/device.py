@@ -46,6 +46,13 @@ def choose(asked: str = AUTOMATIC) -> Choice:
     return Choice(GPU, f"Training on the GPU, {name}.")
 
 
+def shares_memory(device: torch.device) -> bool:
+    """Whether it is a GPU without a memory of its own, as every Jetson's."""
+    if device.type != GPU.type:
+        return False
+    return bool(torch.cuda.get_device_properties(device).is_integrated)
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most that torch has taken on the GPU; 0 on the processor, where the kernel counts."""
     return torch.cuda.max_memory_reserved(device) if device.type == GPU.type else 0

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast, training_forecast
-from agent.memory.plan import Facts, Plan
+from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast
+from agent.memory.plan import Facts, Plan, forecast_of
 from agent.memory.shape import shape_of
 from agent.training import comparison, duration, own_log, room, token_file
 from agent.training.duration import Paces, StageData
@@ -138,7 +138,7 @@ class Rehearsal:
         shape = shape_of(self._base)
         forecast = duration.forecast(self.paces, self._plan, shape)
         stages = forecast.stages(self._start.spec, self._plan, self._data)
-        parts = [*((part.name, part.size_bytes) for part in memory.anonymous)]
+        parts = [(part.name, part.size_bytes) for part in memory.anonymous if part.size_bytes]
         parts += [("libraries", memory.libraries_bytes), ("base model", memory.weights_bytes)]
         return job_pb2.JobPlan(
             memory=[job_pb2.MemoryPart(name=name, size_bytes=size) for name, size in parts],
@@ -165,10 +165,7 @@ class Rehearsal:
         self._report(worker_pb2.TrainingReport(rehearsed=done))
 
     def _memory(self) -> Forecast:
-        facts = self._facts
-        return training_forecast(
-            self._base, self._start.spec, self._plan, facts.element_bytes, facts.longest
-        )
+        return forecast_of(self._base, self._start.spec, self._plan, self._facts)
 
     def _passed(self, name: str, found: str, began_s: float) -> None:
         self._say(name, found, self._clock() - began_s)

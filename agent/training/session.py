@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from agent.memory.plan import Facts, Plan, choose
-from agent.training import checkpoint, device, heap, own_log, precision, token_file
+from agent.training import checkpoint, device, heap, libraries, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import convert, export, write_peft
@@ -77,16 +77,19 @@ class Session:
         settings = found.settings if found else self._new_settings(recipe)
         torch.set_num_threads(settings.threads)
         # Chosen in each attempt anew: it changes no number.
-        plan = self._plan(settings.data_type)
+        where = self._where(settings)
+        plan = self._plan(settings.data_type, where.device)
         self._spec.stored_layers = plan.stored_layers
         if self._rehearsal:
             running = replace(plan, packing=settings.packing, chunk_rows=settings.chunk_rows)
             self._rehearsal.settle(
-                running, self._facts(settings.data_type), settings.threads, settings.data_type
+                running,
+                self._facts(settings.data_type, where.device),
+                settings.threads,
+                settings.data_type,
             )
             if not found:
                 self._rehearsal.check_memory()
-        where = self._where(settings)
         weights = MappedWeights(self._base, precision.TYPES[settings.data_type], where.device)
         with AnonymousPeak() as peak:
             model = build(self._base, weights, self._spec, settings.chunk_rows)
@@ -94,9 +97,12 @@ class Session:
             # Its file is mapped as long as it is held, and its pages would stay in memory.
             del found
             self._report_started(settings, trainer, where)
+            libraries.leave_unused()
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
+                    model.release()
+                    weights.scratch.release()
                     path = export(self._start, self._base, model, trainer.progress, trainer.step)
             peak.note(residency.measure())
         if outcome is Outcome.STOPPED:
@@ -127,7 +133,7 @@ class Session:
         where = device.choose(self._start.device)
         data_type = precision.choose(self._base.embedding_length, where.device)
         name = precision.NAMES[data_type]
-        plan = self._plan(name)
+        plan = self._plan(name, where.device)
         return Settings(recipe, threads, name, plan.packing, plan.chunk_rows, where.device.type)
 
     def _where(self, settings: Settings) -> device.Choice:
@@ -137,12 +143,13 @@ class Session:
             self._log(f"{where.why} The checkpoint is of {settings.device}: losses may differ.")
         return where
 
-    def _plan(self, data_type: str) -> Plan:
+    def _plan(self, data_type: str, where: torch.device) -> Plan:
         """Within the recipe's memory budget; raises OutOfMemory when there is none."""
-        return choose(self._base, self._spec, self._facts(data_type))
+        return choose(self._base, self._spec, self._facts(data_type, where))
 
-    def _facts(self, data_type: str) -> Facts:
-        return Facts(precision.TYPES[data_type].itemsize, self._longest)
+    def _facts(self, data_type: str, where: torch.device) -> Facts:
+        size = precision.TYPES[data_type].itemsize
+        return Facts(size, self._longest, device.shares_memory(where))
 
     def _trainer(
         self, model: TrainedModel, settings: Settings, found: Checkpoint | None
@@ -168,6 +175,7 @@ class Session:
             model.release()
             weights.scratch.release()
             heap.give_back()
+            libraries.leave_unused()
 
         @contextmanager
         def trial(rehearsal: Rehearsal) -> Iterator[Path]:

@@ -56,6 +56,9 @@ def recipe(
     )
 
 
-def forecast_of(base: BaseModel, spec: TrainSpec, element_bytes: int = 4) -> Forecast:
+def forecast_of(
+    base: BaseModel, spec: TrainSpec, element_bytes: int = 4, *, shared_gpu: bool = False
+) -> Forecast:
     """With the plan that the recipe asks for."""
-    return training_forecast(base, spec, choose(base, spec), element_bytes)
+    plan = choose(base, spec)
+    return training_forecast(base, spec, plan, element_bytes, shared_gpu=shared_gpu)

@@ -25,7 +25,7 @@ def part(of: Forecast, name: str) -> int:
 
 # A worker's job on Gemma 3 1B's shape: rank 8, 256 tokens, bfloat16, one thread.
 @pytest.mark.parametrize(
-    ("targets", "anonymous_mb", "peak_mb"), [(ATTENTION, 338, 1510), (ALL, 449, 1642)]
+    ("targets", "anonymous_mb", "peak_mb"), [(ATTENTION, 341, 1446), (ALL, 431, 1537)]
 )
 def test_training_at_1b_is_what_was_measured(
     targets: tuple[str, ...], anonymous_mb: int, peak_mb: int
@@ -33,6 +33,15 @@ def test_training_at_1b_is_what_was_measured(
     expected = forecast_of(gemma_3_1b(), recipe(targets=targets), 2)
     assert expected.anonymous_bytes == pytest.approx(anonymous_mb * MB, rel=0.05)
     assert expected.peak_bytes == pytest.approx(peak_mb * MB, rel=0.05)
+
+
+def test_a_gpu_that_shares_the_boards_memory_holds_a_copy_also_at_rest() -> None:
+    here, there = (forecast_of(gemma_3_1b(), recipe(), 2, shared_gpu=gpu) for gpu in (False, True))
+    assert there.weights_bytes == 0
+    assert there.peak_bytes == here.peak_bytes + forecast.CUDA_BYTES
+    assert there.at_rest.anonymous_bytes - here.at_rest.anonymous_bytes == (
+        here.weights_bytes + forecast.CUDA_BYTES
+    )
 
 
 def test_parts_of_a_server_at_1b_are_what_was_measured() -> None:
