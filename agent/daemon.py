@@ -36,8 +36,10 @@ from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
+from agent.memory import calibration_file
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
+from agent.memory.calibration_file import CalibrationFile
 from agent.memory.residents import Residents
 from agent.rpc.artifacts import ArtifactService
 from agent.rpc.device import DeviceFacts, DeviceService
@@ -97,6 +99,7 @@ class Agent:
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             shared_gpu=board.is_jetson and config.training.device == "cuda",
+            calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
         )
         self._limits = limits.find()
         self._state_number = state.stat().st_ino
@@ -137,6 +140,7 @@ class Agent:
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
             measured=self._residents.measured_job,
+            above_bytes=lambda: self._residents.job_above_bytes,
         )
         self._runner = Runner(means)
         desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)

@@ -17,7 +17,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from agent.memory.budget import Budget, Claim, needed_bytes
+from agent.memory.budget import Budget, Claim, known, needed_bytes
 
 MB = 1_000_000
 
@@ -228,7 +228,8 @@ def _beside(budget: Budget, claim: Claim, held: Sequence[Claim]) -> str:
     """The numbers behind a decision."""
     more_bytes = needed_bytes([*held, claim]) - needed_bytes(held)
     beside = f" beside {' and '.join(other.owner for other in held)}" if held else ""
-    return f"It needs {_mb(more_bytes)}{beside}; {_mb(budget.free_bytes(held))} are free."
+    needed = f"It needs {_mb(more_bytes)}{known(claim)}{beside}"
+    return f"{needed}; {_mb(budget.free_bytes(held))} are free."
 
 
 def _mb(size_bytes: int) -> str:

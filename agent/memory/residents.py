@@ -7,7 +7,8 @@ somebody comes for memory, and once a second.
 
     enter_job, enter_model ──▶ observe ─▶ decide ─▶ carry out ─▶ observe …    granted, or refused
 
-What a worker turns out to take beyond its forecast is remembered for the next one on that base.
+What a worker turns out to take beyond its forecast is remembered for the next one on that base,
+also across restarts (calibration.py).
 """
 
 import asyncio
@@ -31,7 +32,8 @@ from agent.memory.arbiter import (
     waits_for,
 )
 from agent.memory.budget import Budget, Claim
-from agent.memory.forecast import Part
+from agent.memory.calibration import Calibration, Work, measured_bytes, recipe_shape
+from agent.memory.calibration_file import CalibrationFile
 from agent.memory.processor import CPU, least_element_bytes
 from artifacts import base_model
 from jetson.memory import read_memory, read_pressure_percent
@@ -41,7 +43,6 @@ from protos.nanofleet.v1.job_pb2 import TrainSpec
 _LOG = logging.getLogger(__name__)
 
 _SERVED = "the served model"
-_JOB, _MODEL = "job", "model"
 _PERIOD_S = 1.0
 # For a checkpoint and the worker's end; then it is killed, and goes on at the checkpoint before.
 _STOP_S = 60.0
@@ -127,6 +128,7 @@ class Residents:
         cpu: Path = CPU,
         engine: str = "llama",
         shared_gpu: bool = False,
+        calibration: CalibrationFile | None = None,
     ) -> None:
         self.budget = budget
         self._policy = policy
@@ -140,20 +142,25 @@ class Residents:
         self._server: Server | None = None
         self._lock = asyncio.Lock()  # one decision at a time
         self._changed = asyncio.Event()
-        # Bytes that were measured above the forecast, by what took them and its base.
-        self._above: dict[tuple[str, str], int] = {}
+        self._calibration_file = calibration
+        self._calibration = calibration.load() if calibration else Calibration()
+        self._kept = self._calibration
 
     def serve_with(self, server: Server) -> None:
         self._server = server
 
     async def run(self) -> None:
         """Looks after the board until cancelled."""
-        while True:
-            try:
-                await self._settle()
-            except Exception:  # noqa: BLE001 - whatever it is, the board must be looked after
-                _LOG.exception("the arbiter could not carry out a decision")
-            await self._wait()
+        try:
+            while True:
+                try:
+                    await self._settle()
+                except Exception:  # noqa: BLE001 - whatever it is, the board must be looked after
+                    _LOG.exception("the arbiter could not carry out a decision")
+                await asyncio.to_thread(self._keep_calibration)
+                await self._wait()
+        finally:
+            self._keep_calibration()
 
     def admit_job(self, path: Path, train: TrainSpec) -> None:
         """Raises OutOfMemory for a recipe that cannot run on this board at all."""
@@ -189,7 +196,7 @@ class Residents:
     def measured_job(self, anonymous_bytes: int) -> None:
         """What the running job was seen to take."""
         if self._training is not None:
-            self._training.claim = self._calibrated(_JOB, self._training.claim, anonymous_bytes)
+            self._training.claim = self._calibrated(self._training.claim, anonymous_bytes)
 
     async def enter_model(self, path: Path, digest: str, context_length: int) -> None:
         """Returns when the model may be loaded; raises OutOfMemory when there is no room for it
@@ -220,12 +227,22 @@ class Residents:
         claim = admit_inference(
             self.budget, model, digest, context_length, owner=_SERVED, engine=self._engine
         )
-        return self._with_known(_MODEL, claim)
+        work = Work("serving", digest, f"context {context_length}", self._engine)
+        return self._with_known(work, claim)
 
     def measured_model(self, anonymous_bytes: int) -> None:
         """What the loaded model was seen to take."""
         if self._model is not None:
-            self._model = self._calibrated(_MODEL, self._model, anonymous_bytes)
+            self._model = self._calibrated(self._model, anonymous_bytes)
+
+    @property
+    def job_above_bytes(self) -> int:
+        """What the running job is expected to take beyond its forecast, as others did."""
+        return measured_bytes(self._training.claim.forecast) if self._training else 0
+
+    @property
+    def model_claim(self) -> Claim | None:
+        return self._model
 
     def leave_model(self) -> None:
         """Its worker is gone."""
@@ -233,7 +250,8 @@ class Residents:
         self._changed.set()
 
     def _job_claim(self, path: Path, train: TrainSpec, owner: str) -> Claim:
-        return self._with_known(_JOB, self._admitted(path, train, owner))
+        work = Work("training", train.base_digest, recipe_shape(train), "torch")
+        return self._with_known(work, self._admitted(path, train, owner))
 
     def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
         base = base_model.read(path)
@@ -247,16 +265,23 @@ class Residents:
             shared_gpu=self._shared_gpu,
         )
 
-    def _with_known(self, kind: str, claim: Claim) -> Claim:
-        """With what was measured above the forecast on this base before."""
-        return _larger(claim, self._above.get((kind, claim.base_digest), 0))
+    def _with_known(self, work: Work, claim: Claim) -> Claim:
+        """With what was measured above the forecast before."""
+        known = self._calibration.applied(work, claim.forecast)
+        return replace(claim, work=work, forecast=known)
 
-    def _calibrated(self, kind: str, claim: Claim, measured_bytes: int) -> Claim:
+    def _calibrated(self, claim: Claim, measured_bytes: int) -> Claim:
         """Never below the forecast: the longest sample may be yet to come."""
-        above = max(0, measured_bytes - claim.forecast.anonymous_bytes)
-        key = (kind, claim.base_digest)
-        self._above[key] = self._above.get(key, 0) + above
-        return _larger(claim, above)
+        if claim.work is None:
+            return claim
+        self._calibration = self._calibration.noted(claim.work, claim.forecast, measured_bytes)
+        return self._with_known(claim.work, claim)
+
+    def _keep_calibration(self) -> None:
+        known = self._calibration
+        if self._calibration_file and known is not self._kept:
+            self._calibration_file.save(known)
+            self._kept = known
 
     async def _settle(self) -> None:
         """Decides and carries out until nothing is left to decide."""
@@ -321,11 +346,3 @@ class Residents:
         self._changed.clear()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), _PERIOD_S)
-
-
-def _larger(claim: Claim, more_bytes: int) -> Claim:
-    if more_bytes <= 0:
-        return claim
-    forecast = claim.forecast
-    above = Part("measured above the forecast", more_bytes)
-    return replace(claim, forecast=replace(forecast, anonymous=(*forecast.anonymous, above)))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.inference import engines
+from agent.memory.calibration import predicted
 from agent.memory.residents import Residents
 from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.deadline import Deadline
@@ -111,13 +112,16 @@ class ModelHost:
         digest = digests.parse(base, "base_digest")
         async with self._changing:
             session = await self._session_for(digest, context_length)
-        opened = session.opened
+            claim = self._means.residents.model_claim
+        opened, forecast = session.opened, claim.forecast if claim else None
         return LoadModelResponse(
             base_digest=digest,
             context_length=opened.context_length,
             load_s=opened.load_s,
             anonymous_bytes=opened.anonymous_bytes,
             file_bytes=opened.file_bytes,
+            predicted_bytes=predicted(forecast).anonymous_bytes if forecast else 0,
+            calibrated_bytes=forecast.anonymous_bytes if forecast else 0,
         )
 
     async def unload(self) -> None:
