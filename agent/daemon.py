@@ -8,6 +8,8 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     jobs         Runner.run: the queue, one job at a time. Its end ends the agent.
     telemetry    recorder.record: a sample a second. Started again when it fails.
     ballast      Ballast.keep: room for the next start, kept again once there is some.
+    arbiter      Residents.run: who has the board's memory, once a second.
+    warm start   ModelHost.warm_start: the model that was served last, once.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -46,8 +48,10 @@ from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
+from agent.serving import last_served
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
+from agent.serving.last_served import LastServed
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import Sampler, WorkerStatus
@@ -58,7 +62,8 @@ from artifacts import durable
 from artifacts.store import ArtifactStore
 from jetson.board import identify
 from jetson.memory import read_memory
-from protos.errors import InternalError
+from protos.errors import InternalError, NanofleetError
+from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 _LOG = logging.getLogger(__name__)
@@ -100,6 +105,7 @@ class Agent:
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             shared_gpu=board.is_jetson and config.training.device == "cuda",
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
+            tell=self._tell,
         )
         self._limits = limits.find()
         self._state_number = state.stat().st_ino
@@ -123,6 +129,8 @@ class Agent:
                 engine=engine,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
+                last_served=LastServed(state / last_served.FILE),
+                tell=self._tell,
             )
         )
         self._residents.serve_with(self._host)
@@ -176,11 +184,14 @@ class Agent:
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
             asked = asyncio.create_task(stop.wait(), name="signal")
+            warm = asyncio.create_task(self._warm_start(), name="warm start")
             ready(port)
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
             _LOG.info("stopping")
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
+            warm.cancel()
+            await asyncio.wait((warm,))
             await self._host.close()
             for task in (telemetry, ballast, arbiter, asked):
                 task.cancel()
@@ -198,6 +209,20 @@ class Agent:
             except Exception:  # noqa: BLE001 - whatever it is, telemetry starts again
                 _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
             await asyncio.sleep(_TELEMETRY_AGAIN_S)
+
+    async def _warm_start(self) -> None:
+        if self._config.inference.warm_start:
+            try:
+                await self._host.warm_start()
+            except Exception:  # noqa: BLE001 - whatever it is, requests load models themselves
+                _LOG.exception("the model that was served last could not be loaded")
+
+    async def _tell(self, event: DeviceEvent) -> None:
+        """A full disk must not hold up what was decided."""
+        try:
+            await self._records.write(self._records.journal.device.add, event)
+        except NanofleetError as error:
+            _LOG.warning("%s is not among the device's events: %s", event.act, error)
 
     def _limit(self, worker: str) -> limits.Group | None:
         """A fresh control group for the worker, as large as what all workers may use. It bears

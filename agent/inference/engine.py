@@ -11,7 +11,7 @@ Every engine passes tests/agent/inference/engine_contract.py.
 import enum
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -32,6 +32,8 @@ class EngineOptions:
     cache: Path | None = None
     # Answers at once of engines that can; 0: as many as pay, measured when the model is opened.
     streams: int = 0
+    # Told the digest of an adapter that was freed for another one.
+    freed: Callable[[str], None] = lambda digest: None
 
 
 @dataclass(frozen=True, slots=True)

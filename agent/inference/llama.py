@@ -69,7 +69,7 @@ class LlamaEngine(BatchingEngine):
             self._choices = ChoiceMaker(self.vocabulary)
             self._context = Context(model, options, SEQUENCES)
             owned.callback(self._context.close)
-            self._adapters = AdapterPool(model, self._context.take_off)
+            self._adapters = AdapterPool(model, self._context.take_off, options.freed)
             owned.callback(self._adapters.close)
             self._sequences = Sequences(self._context, self.context_length, SEQUENCES)
             self._reader = Reader(

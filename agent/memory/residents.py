@@ -14,10 +14,10 @@ also across restarts (calibration.py).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from agent.memory.admission import admit_inference, admit_training
 from agent.memory.arbiter import (
@@ -38,6 +38,7 @@ from agent.memory.processor import CPU, least_element_bytes
 from artifacts import base_model
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
+from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +49,16 @@ _PERIOD_S = 1.0
 _STOP_S = 60.0
 # In a row, without a look at anything else.
 _MOST_DECISIONS = 8
+
+
+_OF_THE_MODEL = (Act.LOAD_MODEL, Act.REFUSE_MODEL, Act.UNLOAD_MODEL)
+
+# Takes an event of the device: where people find it.
+Tell: TypeAlias = Callable[[DeviceEvent], Awaitable[None]]
+
+
+async def tell_nobody(event: DeviceEvent) -> None:
+    """Where nothing is journalled."""
 
 
 class Trainee(Protocol):
@@ -112,6 +123,7 @@ class _Training:
 @dataclass(slots=True)
 class _Wanted:
     claim: Claim
+    is_asked: bool
     is_granted: bool = False
     refusal: str = ""
 
@@ -129,6 +141,7 @@ class Residents:
         engine: str = "llama",
         shared_gpu: bool = False,
         calibration: CalibrationFile | None = None,
+        tell: Tell = tell_nobody,
     ) -> None:
         self.budget = budget
         self._policy = policy
@@ -142,6 +155,7 @@ class Residents:
         self._server: Server | None = None
         self._lock = asyncio.Lock()  # one decision at a time
         self._changed = asyncio.Event()
+        self._tell = tell
         self._calibration_file = calibration
         self._calibration = calibration.load() if calibration else Calibration()
         self._kept = self._calibration
@@ -198,11 +212,13 @@ class Residents:
         if self._training is not None:
             self._training.claim = self._calibrated(self._training.claim, anonymous_bytes)
 
-    async def enter_model(self, path: Path, digest: str, context_length: int) -> None:
+    async def enter_model(
+        self, path: Path, digest: str, context_length: int, *, is_asked: bool = True
+    ) -> None:
         """Returns when the model may be loaded; raises OutOfMemory when there is no room for it
-        now, whoever yields."""
+        now, whoever yields. Where nobody asked for it, no job does."""
         claim = await asyncio.to_thread(self.admit_model, path, digest, context_length)
-        wanted = self._wanted = _Wanted(claim)
+        wanted = self._wanted = _Wanted(claim, is_asked)
         try:
             while not wanted.is_granted:
                 await self._settle()
@@ -304,11 +320,18 @@ class Residents:
             Job(training.claim, training.phase, training.trainee.yields) if training else None,
             model,
             wanted.claim if wanted and not wanted.is_granted and not wanted.refusal else None,
+            wanted.is_asked if wanted else True,
         )
 
     async def _carry_out(self, decision: Decision) -> None:
         _LOG.info("%s: %s", decision.act.value, decision.reason)
         training, wanted = self._training, self._wanted
+        if decision.act in _OF_THE_MODEL:
+            model = self._model if decision.act is Act.UNLOAD_MODEL else wanted and wanted.claim
+            digest = model.base_digest if model else ""
+            await self._tell(
+                DeviceEvent(act=decision.act.value, reason=decision.reason, base_digest=digest)
+            )
         match decision.act:
             case Act.LOAD_MODEL if wanted:
                 self._model, wanted.is_granted = wanted.claim, True

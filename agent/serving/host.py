@@ -8,6 +8,9 @@
 The engine runs in its own process (agent/inference): it may crash, and its memory goes when it
 ends. It is started when a request needs it; after a crash the next request starts it again.
 
+The model that was served last is remembered (last_served.py), and loaded again at the next start,
+as far as there is room that no job wants.
+
 A client that reads slowly must not grow the agent: what arrives while it does not read is merged
 into one message, bounded by the context length of the model.
 """
@@ -16,16 +19,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from agent.inference import engines
 from agent.memory.calibration import predicted
-from agent.memory.residents import Residents
+from agent.memory.residents import Residents, Tell, tell_nobody
 from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.deadline import Deadline
 from agent.serving.generation import Reply
+from agent.serving.last_served import LastServed, Served
 from agent.serving.session import AnyRequest, Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
@@ -35,10 +39,11 @@ from artifacts import digest as digests
 from artifacts.base_model import BaseModel
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.errors import DiskFull, InUse, InvalidRequest, Refused
+from protos.errors import DiskFull, InUse, InvalidRequest, NanofleetError, Refused
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
-from protos.nanofleet.v1.device_pb2 import LoadedModel
+from protos.nanofleet.v1.device_pb2 import DeviceEvent, LoadedModel
 from protos.nanofleet.v1.inference_pb2 import (
+    PRIORITY_LOW,
     EmbedRequest,
     EmbedResponse,
     GenerateRequest,
@@ -76,6 +81,8 @@ class HostMeans:
     cache: Path | None = None
     limit: Callable[[], Group | None] = lambda: None
     streams: int = 0  # answers at once; 0: as many as pay, measured
+    last_served: LastServed | None = None  # None: nothing is remembered
+    tell: Tell = tell_nobody
 
 
 class ModelHost:
@@ -86,6 +93,7 @@ class ModelHost:
         self._session: Session | None = None
         self._clock = clock
         self._used_s = clock()
+        self._served: Served | None = None
 
     @property
     def pid(self) -> int | None:
@@ -124,8 +132,34 @@ class ModelHost:
             calibrated_bytes=forecast.anonymous_bytes if forecast else 0,
         )
 
+    async def warm_start(self) -> None:
+        """Loads what was served last, with the adapters that were in use, unless somebody was
+        faster. What stands in the way is told, and is no error."""
+        last = self._means.last_served
+        served = await in_thread(last.read) if last else None
+        if served is None:
+            return
+        if served.is_opening:
+            why = "The last start ended while it was being loaded, so it is not loaded by itself."
+            await self._tell("leave out the warm start", why, served.base_digest)
+            return
+        try:
+            async with self._changing:
+                if self._session is not None:
+                    return
+                opened = await self._open(served.base_digest, served.context_length, is_asked=False)
+                self._session = opened
+            for adapter in served.adapter_digests:
+                await self._warm_up(served.base_digest, adapter)
+        except NanofleetError as error:
+            await self._tell("leave out the warm start", str(error), served.base_digest)
+
     async def unload(self) -> None:
         """Ends the worker; requests that it was busy with end with an error. Fine when idle."""
+        await self._forget()
+        await self._unload()
+
+    async def _unload(self) -> None:
         async with self._changing:
             if self._session is not None:
                 await self._end(self._session, Refused("The model was unloaded."))
@@ -171,7 +205,8 @@ class ModelHost:
         return self._responses(request, Session.begin_scoring, remaining_s)
 
     async def close(self) -> None:
-        await self.unload()
+        """The model is remembered."""
+        await self._unload()
 
     async def _responses(
         self,
@@ -193,9 +228,40 @@ class ModelHost:
                 if adapter and adapter.trained_base != base:
                     _name_trained_base(response, adapter)
                 yield response
+            await self._note_adapter(session, request.adapter_digest)
         finally:
             self._used_s = self._clock()
             await session.release(reply)
+
+    async def _warm_up(self, base: Digest, adapter: Digest) -> None:
+        """One token: the engine has the adapter loaded then."""
+        request = GenerateRequest(
+            base_digest=base,
+            adapter_digest=adapter,
+            prompt=".",
+            max_tokens=1,
+            priority=PRIORITY_LOW,
+        )
+        async for _ in self.generate(request):
+            pass
+
+    async def _note_adapter(self, session: Session, adapter: str) -> None:
+        served = self._served
+        if served is None or served.base_digest != session.base_digest or not adapter:
+            return
+        using = served.using(digests.parse(adapter, "adapter_digest"))
+        if set(using.adapter_digests) != set(served.adapter_digests):
+            await self._remember(using)
+
+    async def _remember(self, served: Served) -> None:
+        self._served = served
+        if self._means.last_served:
+            await in_thread(self._means.last_served.write, served)
+
+    async def _forget(self) -> None:
+        self._served = None
+        if self._means.last_served:
+            await in_thread(self._means.last_served.forget)
 
     async def _adapter(self, request: AnyRequest, base: Digest) -> FittingAdapter | None:
         if not request.adapter_digest:
@@ -222,11 +288,11 @@ class ModelHost:
         self._session = await self._open(base, length)
         return self._session
 
-    async def _open(self, base: Digest, context_length: int) -> Session:
+    async def _open(self, base: Digest, context_length: int, *, is_asked: bool = True) -> Session:
         means = self._means
         try:
             path = await in_thread(_servable, means.store, base)
-            await means.residents.enter_model(path, base, context_length)
+            await means.residents.enter_model(path, base, context_length, is_asked=is_asked)
             async with self._holding:
                 await in_thread(means.store.pin, base, PIN_OWNER)
             worker = await means.launcher.start(
@@ -235,7 +301,8 @@ class ModelHost:
         except BaseException:
             await self._let_go(base)
             raise
-        session = Session(worker, base, on_end=self._ended)
+        served = Served(base, context_length)
+        session = Session(worker, base, on_end=self._ended, on_freed=self._adapter_freed)
         try:
             command = OpenModel(
                 base_path=str(path),
@@ -245,12 +312,19 @@ class ModelHost:
                 cache_folder=str(means.cache or ""),
                 streams=means.streams,
             )
+            await self._remember(replace(served, is_opening=True))
             await worker.send(InferenceCommand(open=command))
             await session.ready()
-        except BaseException:
+        except BaseException as error:
             await session.close()
             await self._let_go(base)
+            if isinstance(error, NanofleetError):
+                await self._forget()
+                await self._tell("fail to load the model", str(error), base)
+            else:  # the client has left, or the agent ends
+                await self._remember(served)
             raise
+        await self._remember(served)
         self._used_s = self._clock()
         opened = session.opened
         means.residents.measured_model(opened.anonymous_bytes)
@@ -274,6 +348,18 @@ class ModelHost:
         if self._session is session:
             self._session = None
             await self._let_go(session.base_digest)
+            if session.died:
+                await self._tell("lose the model", session.death, session.base_digest)
+
+    async def _adapter_freed(self, session: Session, adapter: str) -> None:
+        why = "Another adapter needs its place; it is loaded again when a request wants it."
+        await self._tell("free an adapter", why, session.base_digest, adapter)
+
+    async def _tell(self, act: str, why: str, base: str, adapter: str = "") -> None:
+        _LOG.info("%s: %s", act, why)
+        await self._means.tell(
+            DeviceEvent(act=act, reason=why, base_digest=base, adapter_digest=adapter)
+        )
 
     async def _let_go(self, base: Digest) -> None:
         """In the order of what happened: a model that is loaded again right after a crash keeps

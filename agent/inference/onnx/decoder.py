@@ -65,7 +65,8 @@ class OnnxDecoder(Decoder):
         self._length = options.context_length
         self._session = InferenceSession(folder / GRAPH, _settings(options), _PROVIDERS)
         self._tables = _rotary_tables(configuration, tensors, options.context_length)
-        self._loras = LoraPool(configuration.family.architecture, _adaptable(configuration))
+        architecture, adaptable = configuration.family.architecture, _adaptable(configuration)
+        self._loras = LoraPool(architecture, adaptable, options.freed)
         self._adapter: Adapter | None = None
         self._sequences: dict[int, Buffers] = {}
 

@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache
 
 from agent.inference.decoder import Decoder, Row
-from agent.inference.engine import Adapter
+from agent.inference.engine import Adapter, EngineOptions
 from agent.inference.failures import adapter_unusable
 from agent.inference.reference.model import load
 from artifacts.base_model import BaseModel
@@ -30,9 +30,10 @@ class _Cancelled(Exception):
 
 
 class ReferenceDecoder(Decoder):
-    def __init__(self, base: BaseModel, threads: int) -> None:
+    def __init__(self, base: BaseModel, options: EngineOptions) -> None:
         super().__init__()
-        torch.set_num_threads(threads)
+        torch.set_num_threads(options.threads)
+        self._freed = options.freed
         self._base = base
         model: Any = load(base)
         self._model = model
@@ -113,7 +114,9 @@ class ReferenceDecoder(Decoder):
             else:
                 self._adapted.load_adapter(folder, adapter_name=name)
         while len(self._loaded) >= KEPT:
-            self._adapted.delete_adapter(self._loaded.pop(next(iter(self._loaded))))
+            oldest = next(iter(self._loaded))
+            self._adapted.delete_adapter(self._loaded.pop(oldest))
+            self._freed(oldest)
         return name
 
 

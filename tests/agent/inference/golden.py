@@ -17,6 +17,7 @@ import numpy as np
 
 from agent.inference import proof
 from agent.inference.decoder import Row
+from agent.inference.engine import EngineOptions
 from agent.inference.reference.decoder import ReferenceDecoder
 from agent.tokens import vocabulary as vocabularies
 from agent.tokens.vocabulary import Vocabulary
@@ -46,7 +47,7 @@ class Answers:
     ) -> None:
         base = base_model.read(model)
         self._decoder = ReferenceDecoder(
-            replace(base, metadata={**base.metadata, **(wrong or {})}), threads=1
+            replace(base, metadata={**base.metadata, **(wrong or {})}), EngineOptions()
         )
         self._vocabulary = vocabulary
 

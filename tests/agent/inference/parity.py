@@ -154,14 +154,19 @@ class Parity:
         assert ask(engine, Request(LONG, self.worn(first), 24)).tokens != plain
 
     def test_more_adapters_than_are_kept_take_turns(
-        self, engine: Engine, first: TinyAdapter, second: TinyAdapter
+        self, lively_base: Path, first: TinyAdapter, second: TinyAdapter
     ) -> None:
-        expected = ask(engine, Request(LONG, self.worn(first), 24)).tokens
-        for number in range(KEPT + 1):
-            other = self.worn(second)
-            assert other
-            ask(engine, Request(LONG, replace(other, digest=f"sha256:{number}"), 2))
-        assert ask(engine, Request(LONG, self.worn(first), 24)).tokens == expected
+        freed: list[str] = []
+        options = EngineOptions(CONTEXT, freed=freed.append)
+        with self.engine_type.open(lively_base, options) as engine:
+            expected = ask(engine, Request(LONG, self.worn(first), 24)).tokens
+            for number in range(KEPT + 1):
+                other = self.worn(second)
+                assert other
+                ask(engine, Request(LONG, replace(other, digest=f"sha256:{number}"), 2))
+            assert freed == [first.adapter.digest, "sha256:0"]
+            assert ask(engine, Request(LONG, self.worn(first), 24)).tokens == expected
+        assert freed == [first.adapter.digest, "sha256:0", "sha256:1"]
 
     def test_a_file_that_is_no_adapter_is_refused(
         self, engine: Engine, lively_base: Path, tmp_path: Path

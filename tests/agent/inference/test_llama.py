@@ -152,13 +152,18 @@ def test_the_scale_of_an_adapter_matters_and_belongs_to_the_prefix(
 
 
 def test_more_adapters_than_are_kept_take_turns(
-    engine: LlamaEngine, first: TinyAdapter, second: TinyAdapter
+    lively_base: Path, first: TinyAdapter, second: TinyAdapter
 ) -> None:
-    expected = ask(engine, worn(LONG, first)).tokens
-    for number in range(KEPT + 1):
-        other = Adapter(f"sha256:{number}", second.adapter.path)
-        ask(engine, Request(LONG, other, 2))
-    assert ask(engine, worn(LONG, first)).tokens == expected
+    freed: list[str] = []
+    options = EngineOptions(context_length=512, freed=freed.append)
+    with LlamaEngine.open(lively_base, options) as engine:
+        expected = ask(engine, worn(LONG, first)).tokens
+        for number in range(KEPT + 1):
+            other = Adapter(f"sha256:{number}", second.adapter.path)
+            ask(engine, Request(LONG, other, 2))
+        assert freed == [first.adapter.digest, "sha256:0"]
+        assert ask(engine, worn(LONG, first)).tokens == expected
+    assert freed == [first.adapter.digest, "sha256:0", "sha256:1"]
 
 
 def test_adapters_that_cannot_be_used(
