@@ -9,7 +9,7 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     telemetry    recorder.record: a sample a second. Started again when it fails.
     ballast      Ballast.keep: room for the next start, kept again once there is some.
     arbiter      Residents.run: who has the board's memory, once a second.
-    warm start   ModelHost.warm_start: the model that was served last, once.
+    warm start   warm_start: the model that was served last, once.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -52,6 +52,7 @@ from agent.serving import last_served
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
 from agent.serving.last_served import LastServed
+from agent.serving.warm_start import warm_start
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import Sampler, WorkerStatus
@@ -116,6 +117,7 @@ class Agent:
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = Sampler(Path("/"), self._workers, state=state)
         self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        self._last_served = LastServed(state / last_served.FILE)
         self._host = ModelHost(
             HostMeans(
                 store=self._store,
@@ -129,7 +131,7 @@ class Agent:
                 engine=engine,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
-                last_served=LastServed(state / last_served.FILE),
+                last_served=self._last_served,
                 tell=self._tell,
             )
         )
@@ -213,7 +215,7 @@ class Agent:
     async def _warm_start(self) -> None:
         if self._config.inference.warm_start:
             try:
-                await self._host.warm_start()
+                await warm_start(self._host, self._last_served, self._tell)
             except Exception:  # noqa: BLE001 - whatever it is, requests load models themselves
                 _LOG.exception("the model that was served last could not be loaded")
 

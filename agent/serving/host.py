@@ -8,8 +8,8 @@
 The engine runs in its own process (agent/inference): it may crash, and its memory goes when it
 ends. It is started when a request needs it; after a crash the next request starts it again.
 
-The model that was served last is remembered (last_served.py), and loaded again at the next start,
-as far as there is room that no job wants.
+The model that was served last is remembered (last_served.py), and loaded again at the next start
+(warm_start.py).
 
 A client that reads slowly must not grow the agent: what arrives while it does not read is merged
 into one message, bounded by the context length of the model.
@@ -19,7 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from agent.memory.residents import Residents, Tell, tell_nobody
 from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.deadline import Deadline
 from agent.serving.generation import Reply
-from agent.serving.last_served import LastServed, Served
+from agent.serving.last_served import LastServed
 from agent.serving.session import AnyRequest, Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
@@ -43,7 +43,6 @@ from protos.errors import DiskFull, InUse, InvalidRequest, NanofleetError, Refus
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
 from protos.nanofleet.v1.device_pb2 import DeviceEvent, LoadedModel
 from protos.nanofleet.v1.inference_pb2 import (
-    PRIORITY_LOW,
     EmbedRequest,
     EmbedResponse,
     GenerateRequest,
@@ -81,7 +80,7 @@ class HostMeans:
     cache: Path | None = None
     limit: Callable[[], Group | None] = lambda: None
     streams: int = 0  # answers at once; 0: as many as pay, measured
-    last_served: LastServed | None = None  # None: nothing is remembered
+    last_served: LastServed = field(default_factory=LastServed)
     tell: Tell = tell_nobody
 
 
@@ -93,7 +92,6 @@ class ModelHost:
         self._session: Session | None = None
         self._clock = clock
         self._used_s = clock()
-        self._served: Served | None = None
 
     @property
     def pid(self) -> int | None:
@@ -132,31 +130,18 @@ class ModelHost:
             calibrated_bytes=forecast.anonymous_bytes if forecast else 0,
         )
 
-    async def warm_start(self) -> None:
-        """Loads what was served last, with the adapters that were in use, unless somebody was
-        faster. What stands in the way is told, and is no error."""
-        last = self._means.last_served
-        served = await in_thread(last.read) if last else None
-        if served is None:
-            return
-        if served.is_opening:
-            why = "The last start ended while it was being loaded, so it is not loaded by itself."
-            await self._tell("leave out the warm start", why, served.base_digest)
-            return
-        try:
-            async with self._changing:
-                if self._session is not None:
-                    return
-                opened = await self._open(served.base_digest, served.context_length, is_asked=False)
-                self._session = opened
-            for adapter in served.adapter_digests:
-                await self._warm_up(served.base_digest, adapter)
-        except NanofleetError as error:
-            await self._tell("leave out the warm start", str(error), served.base_digest)
+    async def load_for_nobody(self, base: Digest, context_length: int) -> bool:
+        """As ``load``, in room that no job wants, and not in the place of another model: then it is
+        not loaded."""
+        async with self._changing:
+            if self._session is None:
+                self._session = await self._open(base, context_length, is_asked=False)
+                return True
+        return False
 
     async def unload(self) -> None:
         """Ends the worker; requests that it was busy with end with an error. Fine when idle."""
-        await self._forget()
+        await self._means.last_served.forget()
         await self._unload()
 
     async def _unload(self) -> None:
@@ -228,40 +213,11 @@ class ModelHost:
                 if adapter and adapter.trained_base != base:
                     _name_trained_base(response, adapter)
                 yield response
-            await self._note_adapter(session, request.adapter_digest)
+            if adapter:
+                await self._means.last_served.used(base, Digest(request.adapter_digest))
         finally:
             self._used_s = self._clock()
             await session.release(reply)
-
-    async def _warm_up(self, base: Digest, adapter: Digest) -> None:
-        """One token: the engine has the adapter loaded then."""
-        request = GenerateRequest(
-            base_digest=base,
-            adapter_digest=adapter,
-            prompt=".",
-            max_tokens=1,
-            priority=PRIORITY_LOW,
-        )
-        async for _ in self.generate(request):
-            pass
-
-    async def _note_adapter(self, session: Session, adapter: str) -> None:
-        served = self._served
-        if served is None or served.base_digest != session.base_digest or not adapter:
-            return
-        using = served.using(digests.parse(adapter, "adapter_digest"))
-        if set(using.adapter_digests) != set(served.adapter_digests):
-            await self._remember(using)
-
-    async def _remember(self, served: Served) -> None:
-        self._served = served
-        if self._means.last_served:
-            await in_thread(self._means.last_served.write, served)
-
-    async def _forget(self) -> None:
-        self._served = None
-        if self._means.last_served:
-            await in_thread(self._means.last_served.forget)
 
     async def _adapter(self, request: AnyRequest, base: Digest) -> FittingAdapter | None:
         if not request.adapter_digest:
@@ -301,7 +257,6 @@ class ModelHost:
         except BaseException:
             await self._let_go(base)
             raise
-        served = Served(base, context_length)
         session = Session(worker, base, on_end=self._ended, on_freed=self._adapter_freed)
         try:
             command = OpenModel(
@@ -312,19 +267,19 @@ class ModelHost:
                 cache_folder=str(means.cache or ""),
                 streams=means.streams,
             )
-            await self._remember(replace(served, is_opening=True))
+            await means.last_served.opening(base, context_length)
             await worker.send(InferenceCommand(open=command))
             await session.ready()
         except BaseException as error:
             await session.close()
             await self._let_go(base)
             if isinstance(error, NanofleetError):
-                await self._forget()
+                await means.last_served.forget()
                 await self._tell("fail to load the model", str(error), base)
             else:  # the client has left, or the agent ends
-                await self._remember(served)
+                await means.last_served.opened()
             raise
-        await self._remember(served)
+        await means.last_served.opened()
         self._used_s = self._clock()
         opened = session.opened
         means.residents.measured_model(opened.anonymous_bytes)

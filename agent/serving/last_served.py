@@ -1,11 +1,11 @@
 """The model that was served last, for a start after a power cut: served.json in the state folder.
 
-    load begins ─▶ opening ─▶ served ─▶ adapters are noted as they are used
+    load begins ─▶ opening ─▶ opened ─▶ adapters are noted as they are used
                       │          └── unloaded by a person: forgotten
                       └── it cannot be loaded: forgotten
 
 What was still being opened when the agent ended is not opened again by itself: that may be what
-ended it. A file that cannot be read is left aside with a line in the log. Blocking.
+ended it. A file that cannot be read is left aside with a line in the log.
 """
 
 import json
@@ -13,6 +13,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from agent.threads import in_thread
 from artifacts import digest as digests
 from artifacts import durable
 from artifacts.digest import Digest
@@ -29,45 +30,83 @@ _FORMAT = 1
 class Served:
     base_digest: Digest
     context_length: int
-    # The one used last is the last.
+    # In the order of their first use.
     adapter_digests: tuple[Digest, ...] = ()
     is_opening: bool = False
 
-    def using(self, adapter: Digest) -> "Served":
-        others = [one for one in self.adapter_digests if one != adapter]
-        return replace(self, adapter_digests=(*others, adapter)[-MOST_ADAPTERS:])
-
 
 class LastServed:
-    def __init__(self, path: Path) -> None:
+    """``path`` None: nothing outlives the agent."""
+
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
+        self._served: Served | None = None
 
-    def read(self) -> Served | None:
-        try:
-            content = json.loads(self._path.read_bytes())
-            if content.pop("format_version") != _FORMAT:
-                raise ValueError("another version has written it")
-            return Served(
-                digests.parse(content["base_digest"], "base_digest"),
-                int(content["context_length"]),
-                tuple(digests.parse(one, "adapter") for one in content["adapter_digests"]),
-                bool(content["is_opening"]),
-            )
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # noqa: BLE001 - whatever is in it, the agent starts without it
-            _LOG.warning("%s is not used, no model is loaded at the start: %r", self._path, error)
-            return None
+    async def read(self) -> Served | None:
+        """As the last start left it."""
+        self._served = await in_thread(_read, self._path) if self._path else None
+        return self._served
 
-    def write(self, served: Served) -> None:
-        content = {"format_version": _FORMAT, **asdict(served)}
-        try:
-            durable.write_bytes(self._path, json.dumps(content).encode() + b"\n")
-        except OSError as error:
-            _LOG.warning("the served model is not remembered in %s: %s", self._path, error)
+    async def opening(self, base: Digest, context_length: int) -> None:
+        """The adapters that were in use with it stay so."""
+        known = self._served
+        adapters = known.adapter_digests if known and known.base_digest == base else ()
+        await self._keep(Served(base, context_length, adapters, is_opening=True))
 
-    def forget(self) -> None:
-        try:
-            durable.remove(self._path)
-        except OSError as error:
-            _LOG.warning("%s cannot be removed: %s", self._path, error)
+    async def opened(self) -> None:
+        if self._served:
+            await self._keep(replace(self._served, is_opening=False))
+
+    async def used(self, base: Digest, adapter: Digest) -> None:
+        served = self._served
+        if served and served.base_digest == base and adapter not in served.adapter_digests:
+            adapters = (*served.adapter_digests, adapter)[-MOST_ADAPTERS:]
+            await self._keep(replace(served, adapter_digests=adapters))
+
+    async def unusable(self, adapter: Digest) -> None:
+        if served := self._served:
+            others = tuple(one for one in served.adapter_digests if one != adapter)
+            await self._keep(replace(served, adapter_digests=others))
+
+    async def forget(self) -> None:
+        self._served = None
+        if self._path:
+            await in_thread(_remove, self._path)
+
+    async def _keep(self, served: Served) -> None:
+        self._served = served
+        if self._path:
+            await in_thread(_write, self._path, served)
+
+
+def _read(path: Path) -> Served | None:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format_version"] != _FORMAT:
+            raise ValueError("another version has written it")
+        return Served(
+            digests.parse(content["base_digest"], "base_digest"),
+            int(content["context_length"]),
+            tuple(digests.parse(one, "adapter_digests") for one in content["adapter_digests"]),
+            bool(content["is_opening"]),
+        )
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever is in it, the agent starts without it
+        _LOG.warning("%s is not used, no model is loaded at the start: %r", path, error)
+        return None
+
+
+def _write(path: Path, served: Served) -> None:
+    content = {"format_version": _FORMAT, **asdict(served)}
+    try:
+        durable.write_bytes(path, json.dumps(content).encode() + b"\n")
+    except OSError as error:
+        _LOG.warning("the served model is not remembered in %s: %s", path, error)
+
+
+def _remove(path: Path) -> None:
+    try:
+        durable.remove(path)
+    except OSError as error:
+        _LOG.warning("%s cannot be removed: %s", path, error)

@@ -55,10 +55,11 @@ async def events(stubs: Stubs, **wanted: object) -> list[DeviceEvent]:
     return list((await stubs.device.ListEvents(request)).events)
 
 
-async def told(stubs: Stubs, act: str) -> DeviceEvent:
+async def told(stubs: Stubs, act: str, base: str = "") -> DeviceEvent:
+    """The first event of this kind, of the base if one is named."""
     async for _ in samples(stubs):
         for event in await events(stubs):
-            if event.act == act:
+            if event.act == act and base in event.base_digest:
                 return event
     raise AssertionError("the stream ended")
 
@@ -126,9 +127,7 @@ async def test_what_may_have_ended_the_last_start_is_not_loaded_by_itself(
         base = await put(stubs, tiny_base)
         await answer(stubs, asked(tiny_base))
     daemon.kill()
-    served = daemon.state / "served.json"
-    content = json.loads(served.read_bytes())
-    served.write_text(json.dumps({**content, "is_opening": True}))
+    leave_note(daemon, is_opening=True)
     async with started(daemon) as stubs:
         event = await told(stubs, "leave out the warm start")
         assert event.base_digest == base
@@ -147,14 +146,30 @@ async def test_what_cannot_be_loaded_is_tried_once(daemon: Daemon, tiny_base: Pa
         garbage = b"no model at all" * 10
         await stubs.put(digest.of_bytes(garbage), garbage, BASE)
     daemon.stop()
-    served = daemon.state / "served.json"
-    content = json.loads(served.read_bytes())
-    served.write_text(json.dumps({**content, "base_digest": digest.of_bytes(garbage)}))
+    unknown = digest.of_bytes(b"deleted meanwhile")
+    leave_note(daemon, adapter_digests=[unknown])
     async with started(daemon) as stubs:
         event = await told(stubs, "leave out the warm start")
-        assert event.base_digest == digest.of_bytes(garbage)
-        assert len(tokens(await answer(stubs, asked(tiny_base)))) == 12
+        assert (event.base_digest, event.adapter_digest) == (digest.of_file(tiny_base), unknown)
+        assert (await device(stubs)).HasField("loaded_model"), "the base is there all the same"
+        assert note(daemon)["adapter_digests"] == []
     daemon.stop()
+    leave_note(daemon, base_digest=digest.of_bytes(garbage))
+    async with started(daemon) as stubs:
+        event = await told(stubs, "leave out the warm start", digest.of_bytes(garbage))
+        assert event.reason
+        assert not (daemon.state / "served.json").exists()
+        assert len(tokens(await answer(stubs, asked(tiny_base)))) == 12
+
+
+def note(daemon: Daemon) -> dict[str, object]:
+    found = json.loads((daemon.state / "served.json").read_bytes())
+    assert isinstance(found, dict)
+    return found
+
+
+def leave_note(daemon: Daemon, **changes: object) -> None:
+    (daemon.state / "served.json").write_text(json.dumps({**note(daemon), **changes}))
 
 
 async def test_a_worker_that_dies_is_an_event_and_so_is_a_refusal(

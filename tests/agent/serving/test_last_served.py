@@ -1,5 +1,6 @@
-"""The note about the model that was served last."""
+"""The note about the model that was served last, as the next start reads it."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -8,26 +9,50 @@ import pytest
 from agent.serving.last_served import MOST_ADAPTERS, LastServed, Served
 from artifacts.digest import of_bytes
 
-SERVED = Served(of_bytes(b"base"), 2048, (of_bytes(b"a"), of_bytes(b"b")), is_opening=True)
+BASE, A, B = of_bytes(b"base"), of_bytes(b"a"), of_bytes(b"b")
 
 
-def test_it_comes_back_as_it_was_and_can_be_forgotten(tmp_path: Path) -> None:
-    last = LastServed(tmp_path / "served.json")
-    assert last.read() is None
-    last.write(SERVED)
-    assert last.read() == SERVED
-    last.forget()
-    last.forget()
-    assert last.read() is None
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "served.json"
 
 
-def test_the_adapters_used_last_are_kept(tmp_path: Path) -> None:
-    served = SERVED.using(of_bytes(b"a"))
-    assert served.adapter_digests == (of_bytes(b"b"), of_bytes(b"a"))
+async def left(path: Path) -> Served | None:
+    return await LastServed(path).read()
+
+
+async def test_each_step_is_on_the_disk(path: Path) -> None:
+    last = LastServed(path)
+    assert await last.read() is None
+    await last.opening(BASE, 2048)
+    assert await left(path) == Served(BASE, 2048, is_opening=True)
+    await last.opened()
+    for adapter in (A, B, A):
+        await last.used(BASE, adapter)
+    await last.used(of_bytes(b"another base"), of_bytes(b"c"))
+    assert await left(path) == Served(BASE, 2048, (A, B))
+    await last.opening(BASE, 512)
+    await last.opened()
+    assert await left(path) == Served(BASE, 512, (A, B)), "the adapters are still in use"
+    await last.unusable(A)
+    assert await left(path) == Served(BASE, 512, (B,))
+    await last.opening(of_bytes(b"another base"), 512)
+    assert await left(path) == Served(of_bytes(b"another base"), 512, is_opening=True)
+    await last.forget()
+    await last.forget()
+    await last.opened()
+    assert await left(path) is None
+
+
+async def test_the_newest_adapters_are_kept(path: Path) -> None:
+    last = LastServed(path)
+    await last.opening(BASE, 2048)
     for number in range(9):
-        served = served.using(of_bytes(str(number).encode()))
-    assert len(served.adapter_digests) == MOST_ADAPTERS
-    assert served.adapter_digests[-1] == of_bytes(b"8")
+        await last.used(BASE, of_bytes(str(number).encode()))
+    found = await left(path)
+    assert found
+    assert len(found.adapter_digests) == MOST_ADAPTERS
+    assert found.adapter_digests[-1] == of_bytes(b"8")
 
 
 @pytest.mark.parametrize(
@@ -42,19 +67,19 @@ def test_the_adapters_used_last_are_kept(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used_is_left_aside_with_a_line_in_the_log(
-    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    content: bytes, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "served.json").write_bytes(content)
+    path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        assert LastServed(tmp_path / "served.json").read() is None
+        assert asyncio.run(left(path)) is None
     assert "no model is loaded at the start" in caplog.text
 
 
-def test_a_disk_that_cannot_be_written_costs_nothing_else(
+async def test_a_disk_that_cannot_be_written_costs_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     last = LastServed(tmp_path / "no folder" / "served.json")
-    last.write(SERVED)
-    last.forget()
+    await last.opening(BASE, 2048)
+    await last.forget()
     assert "is not remembered" in caplog.text
     assert "cannot be removed" in caplog.text
