@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
     began_s = time.monotonic()
-    options = wire.options(command, _spare_threads())
+    options = wire.options(
+        command, _spare_threads(), lambda digest: reports.write(wire.adapter_freed(digest))
+    )
     engine = opening.opened(command.engine, Path(command.base_path), options)
     memory = residency.measure()
     told = worker_pb2.ModelOpened(
