@@ -35,6 +35,7 @@ from agent.memory.arbiter import Decision
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
 from artifacts import durable
+from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
@@ -94,7 +95,10 @@ class Attempt:
         self._means = means
         self._name = entry.job.spec.name
         self._is_rehearsed = entry.job.rehearsal.HasField("plan")
-        self._train = spec.shrunk(entry.job.spec.train, entry.standing.shrinks)
+        self._spec = entry.job.spec
+        self._takes_least = entry.standing.shrinks > 0
+        train = entry.job.spec.train
+        self._train = spec.least_memory(train) if self._takes_least else train
         self._folder = means.jobs / entry.job.id
         self._worker: Worker[TrainingReport] | None = None
         self._stop_asked = False
@@ -115,7 +119,9 @@ class Attempt:
         return self._worker.pid if self._worker else None
 
     async def run(self) -> Ending:
-        """Runs the worker to its end. Cancelled, it kills the worker first."""
+        """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
+        for what an older agent took and this one cannot run."""
+        spec.check(self._spec)
         energy_before_j = self._means.energy_j()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
@@ -190,11 +196,12 @@ class Attempt:
     def _not_started(self) -> Ending:
         if self._killed:
             canceled = states.Broke(job_pb2.CAUSE_CANCELED)
-            return Ending(canceled, Account(states.POLICIES[job_pb2.CAUSE_CANCELED].sentence))
+            return Ending(canceled, Account(POLICIES[job_pb2.CAUSE_CANCELED].sentence))
         return Ending(states.Stopped(), Account("Stopped while it waited for memory."))
 
     async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
         start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
+        start.least_memory = self._takes_least
         worker = self._worker = await self._launched()
         try:
             await self._begin(worker, start)
@@ -367,8 +374,7 @@ class Attempt:
         return Ending(states.Finished(), account)
 
     def _broken(self, failed: WorkerFailed, exit: Exit) -> Ending:
-        event = states.Broke(failed.cause, can_shrink=spec.smaller(self._train) is not None)
-        return Ending(event, self._account(exit, failed.message))
+        return Ending(states.Broke(failed.cause), self._account(exit, failed.message))
 
     def _account(self, exit: Exit, message: str, result: JobResult | None = None) -> Account:
         peak_rss_bytes = max(exit.peak_rss_bytes, self.progress.peak_rss_bytes)
@@ -387,7 +393,7 @@ def _death(exit: Exit) -> WorkerFailed:
     """Why a worker died that did not say it. Lack of memory is claimed only with a proof."""
     if exit.out_of_memory or any(words in exit.log_tail for words in _OUT_OF_MEMORY):
         return WorkerFailed(cause=job_pb2.CAUSE_OOM)
-    sentence = states.POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
+    sentence = POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
     message = f"{sentence} It ended with {exit}."
     return WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=message)
 

@@ -18,6 +18,7 @@ from agent.jobs.database import Database, Sync
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
 from protos import rehearsal as rehearsals
+from protos.causes import POLICIES, Cause
 from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
@@ -185,7 +186,7 @@ class Journal:
     ) -> None:
         """What a change of state means for the attempt, the job and the events."""
         cause = states.cause_of(event, state)
-        sentence = states.POLICIES[cause].sentence
+        sentence = POLICIES[cause].sentence
         # What the worker's end was like says nothing about a job that was cancelled.
         message = sentence if state == states.CANCELED else account.message or sentence
         now = moment(self._clock)
@@ -272,7 +273,7 @@ def _ended(
     attempt: Attempt,
     now: Moment,
     state: states.State,
-    cause: states.Cause,
+    cause: Cause,
     message: str,
     account: Account,
 ) -> Attempt:

@@ -18,6 +18,7 @@ from agent.jobs.journal import Account, Entry, Journal
 from agent.jobs.runner import pin, pin_owner, tidy
 from artifacts.digest import Digest, short
 from artifacts.store import ArtifactStore
+from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, NotFound
 from protos.nanofleet.v1.job_pb2 import CAUSE_CANCELED, CAUSE_POWER_LOSS, CAUSE_WORKER_CRASH, Job
 
@@ -57,7 +58,7 @@ def _settle(
             return journal.apply(job.id, states.Finished(), Account(message, result))
     same_boot = job.attempts[-1].started.boot_id == boot_id
     event = states.Interrupted(CAUSE_WORKER_CRASH if same_boot else CAUSE_POWER_LOSS)
-    message = _AGENT_DIED if same_boot else states.POLICIES[CAUSE_POWER_LOSS].sentence
+    message = _AGENT_DIED if same_boot else POLICIES[CAUSE_POWER_LOSS].sentence
     if states.apply(entry.standing, event).state == states.FAILED:
         message = _GIVEN_UP
     return journal.apply(job.id, event, Account(message))

@@ -20,8 +20,14 @@ from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.errors import DiskFull, NanofleetError, Refused
-from protos.nanofleet.v1.job_pb2 import CAUSE_DISK_FULL, CAUSE_WORKER_CRASH, Job, TrainSpec
+from protos.errors import DiskFull, InvalidRequest, NanofleetError, Refused
+from protos.nanofleet.v1.job_pb2 import (
+    CAUSE_BAD_SPEC,
+    CAUSE_DISK_FULL,
+    CAUSE_WORKER_CRASH,
+    Job,
+    TrainSpec,
+)
 from protos.recipe import input_digests
 
 _LOG = logging.getLogger(__name__)
@@ -104,6 +110,8 @@ class Runner:
             message = str(error)
             if isinstance(error, DiskFull):
                 return Ending(states.Broke(CAUSE_DISK_FULL), Account(message))
+            if isinstance(error, InvalidRequest):
+                return Ending(states.Broke(CAUSE_BAD_SPEC), Account(message))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next job must run
             _LOG.exception("job %s", attempt.job_id)
             message = f"The attempt could not be run: {error!r}."

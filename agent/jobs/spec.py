@@ -40,6 +40,12 @@ def parsed(data: bytes) -> JobSpec:
         spec = JobSpec.FromString(data)
     except DecodeError:
         raise InvalidRequest("The spec is not a JobSpec.", field="spec") from None
+    check(spec)
+    return spec
+
+
+def check(spec: JobSpec) -> None:
+    """As ``parsed``; also of a job that an older agent took, and this one has to run."""
     if len(spec.name) > _MAX_NAME:
         raise InvalidRequest(f"The name is longer than {_MAX_NAME} characters.", field="name")
     if not spec.HasField("train"):
@@ -49,7 +55,6 @@ def parsed(data: bytes) -> JobSpec:
             field="work",
         )
     _check_train(spec.train)
-    return spec
 
 
 def _check_train(train: TrainSpec) -> None:
@@ -125,22 +130,13 @@ def _check_ranges(*ranges: tuple[str, float, float, float]) -> None:
             )
 
 
-def smaller(train: TrainSpec) -> TrainSpec | None:
-    """The recipe with less memory and the very same result; None when there is none.
+def least_memory(train: TrainSpec) -> TrainSpec:
+    """The recipe with the least memory and the very same result, for the retry after OOM.
 
     Stored layers trade memory for time only. Anything else (a shorter sequence, a lower rank)
     would be another job than the one that was asked for.
     """
-    if train.stored_layers == 0:
-        return None
     less = TrainSpec()
     less.CopyFrom(train)
-    less.stored_layers = train.stored_layers // 2
+    less.stored_layers = 0
     return less
-
-
-def shrunk(train: TrainSpec, times: int) -> TrainSpec:
-    """The recipe that is run after so many retries for lack of memory."""
-    for _ in range(times):
-        train = smaller(train) or train
-    return train

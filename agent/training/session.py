@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from agent.memory.plan import Facts, Plan, choose
+from agent.memory.plan import Facts, Plan, choose, least
 from agent.training import checkpoint, device, heap, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
@@ -80,6 +80,8 @@ class Session:
         where = self._where(settings)
         plan = self._plan(settings.data_type, where.device)
         self._spec.stored_layers = plan.stored_layers
+        if self._start.least_memory:
+            settings = self._with_least(settings, plan)
         if self._rehearsal:
             running = replace(plan, packing=settings.packing, chunk_rows=settings.chunk_rows)
             self._rehearsal.settle(
@@ -142,7 +144,18 @@ class Session:
 
     def _plan(self, data_type: str, where: torch.device) -> Plan:
         """Within the recipe's memory budget; raises OutOfMemory when there is none."""
-        return choose(self._base, self._spec, self._facts(data_type, where))
+        facts = self._facts(data_type, where)
+        if self._start.least_memory:
+            return least(self._base, self._spec, facts)
+        return choose(self._base, self._spec, facts)
+
+    def _with_least(self, settings: Settings, plan: Plan) -> Settings:
+        """Packing stays as in the checkpoint, whose cursor counts by it."""
+        self._log(
+            "The attempt before ran out of memory. This one takes the least: no stored layers,"
+            f" {plan.chunk_rows} rows of the head at a time. Losses may differ by rounding."
+        )
+        return replace(settings, chunk_rows=min(settings.chunk_rows, plan.chunk_rows))
 
     def _facts(self, data_type: str, where: torch.device) -> Facts:
         size = precision.TYPES[data_type].itemsize
