@@ -31,6 +31,7 @@ from agent.inference.engines import named
 from agent.jobs import recovery
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
@@ -128,6 +129,7 @@ class Agent:
             store=self._store,
             launcher=launcher,
             jobs=jobs,
+            leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
             usable_bytes=self._residents.budget.usable_bytes,
@@ -139,7 +141,14 @@ class Agent:
             measured=self._residents.measured_job,
         )
         self._runner = Runner(means)
-        desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
+        desk = Desk(
+            self._records,
+            self._store,
+            self._runner,
+            jobs,
+            means.leases,
+            self._residents.admit_job,
+        )
         rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
             name=credentials.identity.name,

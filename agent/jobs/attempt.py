@@ -9,7 +9,7 @@
     rehearsed                  the plan; a worker that waits goes on when llama.cpp has spoken with
                                its trial adapter, else Broke: GATE_FAILED
     finished                   the adapter is put into the store, then Finished
-    stopped                    Stopped
+    stopped                    Stopped: by us, or because the job's lease has ended
     failed                     Broke with the worker's cause
     (the end of the pipe)      Broke: CANCELED when we killed it, OOM when it is proved, else
                                WORKER_CRASH
@@ -47,6 +47,7 @@ from protos.nanofleet.v1.job_pb2 import (
     TrainProgress,
 )
 from protos.nanofleet.v1.worker_pb2 import (
+    ExtendLease,
     PauseTraining,
     ResumeTraining,
     StartTraining,
@@ -67,6 +68,7 @@ SPEECH_LOG_NAME = "rehearsal.log"
 _GOODBYE_S = 10.0
 # What a runaway worker may put into the journal; all of it is in the worker's log.
 _MOST_LOG_LINES = 200
+_LEASE_ENDED = "Its lease ended: no controller was heard in time. It goes on when one is."
 # The last words of allocators that end the process instead of raising an error.
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "NvMapMemAlloc", "bad_alloc")
 
@@ -152,6 +154,11 @@ class Attempt:
         if self._worker is not None and self._speech is None:
             await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
 
+    async def extend_lease(self, end_ns: int) -> None:
+        if self._worker is not None:
+            lease = ExtendLease(until_boottime_ns=end_ns)
+            await _send(self._worker, TrainingCommand(extend_lease=lease))
+
     async def tell(self, decision: Decision) -> None:
         told = Decided(act=decision.act.value, reason=decision.reason)
         await self._write(self._means.records.journal.decided, told)
@@ -228,6 +235,7 @@ class Attempt:
         """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
+        start.lease_until_boottime_ns = self._means.leases.end_ns(self.job_id)
         await _send(worker, TrainingCommand(start=start))
         if self._suspended:
             await _send(worker, TrainingCommand(pause=PauseTraining()))
@@ -354,6 +362,8 @@ class Attempt:
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
+                if last.stopped.lease_ended:
+                    message += " " + _LEASE_ENDED
                 return Ending(states.Stopped(), self._account(exit, message))
             case "failed":
                 return self._broken(last.failed, exit)

@@ -8,7 +8,7 @@ Blocking, and for one thread at a time; agent/jobs/records.py is the event loop'
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,11 +128,14 @@ class Journal:
         query = f"SELECT * FROM job {where} ORDER BY position DESC LIMIT ?"
         return [self._entry(row) for row in self._db.execute(query, (*wanted, limit)).fetchall()]
 
-    def next_queued(self) -> Entry | None:
-        """The job that has waited longest."""
-        query = "SELECT * FROM job WHERE state=? ORDER BY position LIMIT 1"
-        row = self._db.row(query, (states.QUEUED,))
-        return None if row is None else self._entry(row)
+    def next_queued(self, may_start: Callable[[Job], bool] = lambda job: True) -> Entry | None:
+        """The job that has waited longest, of those that may start."""
+        query = "SELECT * FROM job WHERE state=? ORDER BY position"
+        for row in self._db.execute(query, (states.QUEUED,)).fetchall():
+            entry = self._entry(row)
+            if may_start(entry.job):
+                return entry
+        return None
 
     def count(self, wanted: Sequence[states.State]) -> int:
         query = f"SELECT COUNT(*) FROM job WHERE state IN ({_marks(wanted)})"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.jobs.leases import Leases
 from agent.jobs.records import Records
 from agent.memory.residents import Trainee
 from agent.workers.limits import Group
@@ -29,6 +30,7 @@ class Means:
     store: ArtifactStore
     launcher: Launcher
     jobs: Path  # the folder of the jobs' folders
+    leases: Leases
     threads: int = 0  # 0: as many as there are cores
     device: str = ""  # "cpu", "cuda"; empty: the worker chooses
     usable_bytes: int = 0  # what the board has for workers

@@ -21,6 +21,7 @@ _MAX_NAME = 200
 _MAX_DATASET_NAME = 255
 _MOST_STAGES = 16
 _MOST_STEPS = 1 << 30
+_LONGEST_LEASE_S = 30 * 86_400
 
 
 def checked_id(job_id: str) -> str:
@@ -54,6 +55,7 @@ def check(spec: JobSpec) -> None:
             fix="Update the agent, or submit a job of kind train.",
             field="work",
         )
+    _check_ranges(("lease_s", spec.lease_s, 0, _LONGEST_LEASE_S), within="")
     _check_train(spec.train)
 
 
@@ -121,12 +123,12 @@ def _check_stage(stage: TrainStage, place: str) -> None:
         raise InvalidRequest("The schedule is not set.", field=f"train.{place}schedule")
 
 
-def _check_ranges(*ranges: tuple[str, float, float, float]) -> None:
+def _check_ranges(*ranges: tuple[str, float, float, float], within: str = "train.") -> None:
     for field, value, least, most in ranges:
         if not (math.isfinite(value) and least <= value <= most):
             raise InvalidRequest(
                 f"{field} is {value}; it must lie between {least} and {most}.",
-                field=f"train.{field}",
+                field=f"{within}{field}",
             )
 
 

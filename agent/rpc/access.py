@@ -50,6 +50,7 @@ TABLE: Mapping[str, frozenset[Role]] = {
     f"{_V1}JobService/ResumeJob": CHANGE,
     f"{_V1}JobService/WatchJob": READ,
     f"{_V1}JobService/PlanJob": CHANGE,
+    f"{_V1}JobService/RenewLeases": CHANGE,
     f"{_V1}InferenceService/Generate": CHANGE,
     f"{_V1}InferenceService/Embed": CHANGE,
     f"{_V1}InferenceService/Score": CHANGE,

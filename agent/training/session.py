@@ -101,11 +101,15 @@ class Session:
             self._report_started(settings, trainer, where)
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
+                path = None
                 if outcome is Outcome.FINISHED:
-                    path = export(self._start, self._base, model, trainer.progress, trainer.step)
+                    facts = (self._start, self._base, model, trainer.progress, trainer.step)
+                    path = export(*facts, may_publish=lambda: not commands.lease_ended)
             peak.note(residency.measure())
-        if outcome is Outcome.STOPPED:
-            stopped = worker_pb2.TrainingStopped(step=trainer.step)
+        if path is None:
+            outcome = Outcome.STOPPED
+            ended = commands.lease_ended
+            stopped = worker_pb2.TrainingStopped(step=trainer.step, lease_ended=ended)
             self._report(worker_pb2.TrainingReport(stopped=stopped))
         else:
             self._report_finished(path, trainer.progress, peak.peak_bytes, where)

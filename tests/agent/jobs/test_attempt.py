@@ -8,6 +8,7 @@ import pytest
 from agent.jobs import states
 from agent.jobs.attempt import Attempt
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.workers.process import Launcher
@@ -26,7 +27,7 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
     records = Records(journal)
     store = ArtifactStore(tmp_path / "artifacts", reserve_bytes=0)
     launcher = Launcher(tmp_path / "workers", "boot-1")
-    means = Means(records=records, store=store, launcher=launcher, jobs=tmp_path / "jobs")
+    means = Means(records, store, launcher, tmp_path / "jobs", Leases(FakeClock()))
     yield Attempt(journal.entry(FIRST), means)
     await records.close()
 
