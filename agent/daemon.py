@@ -1,6 +1,6 @@
 """The agent: everything is built here, started here, and stopped here, in this order.
 
-    lock ─ identity ─ ballast ─ sweep ─ store ─ journal ─ recovery
+    lock ─ identity ─ ballast ─ sweep ─ store ─ journal ─ telemetry ring ─ recovery
          ─ memory ─ runner, model host ─ server
 
 Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
@@ -21,6 +21,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from agent import identity
@@ -47,6 +48,7 @@ from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
+from agent.telemetry.conditions import conditions_of
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import Sampler, WorkerStatus
@@ -89,7 +91,9 @@ class Agent:
         )
         journal = Journal(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")
-        recovery.recover(journal, self._store, jobs, clock.boot_id)
+        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        conditions = partial(conditions_of, self._ring)
+        recovery.recover(journal, self._store, jobs, clock.boot_id, conditions)
         self._records = Records(journal)
         budget, board = _budget(config), identify()
         self._residents = Residents(
@@ -107,7 +111,6 @@ class Agent:
         engine = config.inference.engine
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = Sampler(Path("/"), self._workers, state=state)
-        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
         self._host = ModelHost(
             HostMeans(
                 store=self._store,
@@ -138,6 +141,7 @@ class Agent:
             limit=self._limit,
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
+            conditions=conditions,
             measured=self._residents.measured_job,
         )
         self._runner = Runner(means)

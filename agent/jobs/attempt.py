@@ -369,7 +369,22 @@ class Attempt:
                 return self._broken(last.failed, exit)
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
-        return self._broken(_death(exit), exit)
+        return await self._adopted(exit) or self._broken(_death(exit), exit)
+
+    async def _adopted(self, exit: Exit) -> Ending | None:
+        """The result of a worker that died between its rename and its report. None: there is none,
+        or it cannot be kept now, and the next attempt packs it again."""
+        try:
+            result = await asyncio.to_thread(
+                results.found, self._means.store, self._folder, self.job_id, self._spec
+            )
+        except NanofleetError as error:
+            _LOG.warning("job %s: its result cannot be kept now: %s", self.job_id, error)
+            return None
+        if result is None:
+            return None
+        message = f"Finished; the worker ended with {exit} before it could say so."
+        return Ending(states.Finished(), self._account(exit, message, result))
 
     async def _kept(self, adapter: Path, result: JobResult, exit: Exit) -> Ending:
         result.peak_rss_bytes = max(result.peak_rss_bytes, exit.peak_rss_bytes)
@@ -388,7 +403,14 @@ class Attempt:
 
     def _account(self, exit: Exit, message: str, result: JobResult | None = None) -> Account:
         peak_rss_bytes = max(exit.peak_rss_bytes, self.progress.peak_rss_bytes)
-        return Account(message, result, exit.log_tail, peak_rss_bytes, self._peak_anonymous_bytes)
+        return Account(
+            message,
+            result,
+            exit.log_tail,
+            peak_rss_bytes,
+            self._peak_anonymous_bytes,
+            self._means.conditions(self.job_id),
+        )
 
 
 async def _send(worker: Worker[TrainingReport], command: TrainingCommand) -> None:

@@ -23,6 +23,7 @@ from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Conditions,
     Decided,
     Evaluated,
     Job,
@@ -45,6 +46,7 @@ class Account:
     log_tail: str = ""
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
+    last: Conditions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,11 @@ class Journal:
         if isinstance(event, states.Started):
             self._keep(job.id, Attempt(number=len(job.attempts) + 1, state=state, started=now))
         elif job.state == states.RUNNING:
-            self._keep(job.id, _ended(job.attempts[-1], now, state, cause, message, account))
+            ended = _ended(job.attempts[-1], now, state, cause, message, account)
+            if job.HasField("progress"):
+                ended.last.step = job.progress.step
+                ended.last.total_steps = job.progress.total_steps
+            self._keep(job.id, ended)
         if state in states.ENDED:
             self._set(job.id, "ended", now.SerializeToString())
         if account.result is not None:
@@ -289,6 +295,7 @@ def _ended(
     attempt.log_tail = account.log_tail
     attempt.peak_rss_bytes = account.peak_rss_bytes
     attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
+    attempt.last.CopyFrom(account.last or Conditions())
     return attempt
 
 

@@ -14,7 +14,7 @@ from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.nanofleet.v1.job_pb2 import JobPlan, TrainSpec
+from protos.nanofleet.v1.job_pb2 import Conditions, JobPlan, TrainSpec
 from protos.nanofleet.v1.worker_pb2 import StartTraining
 
 TRAINING_MODULE = "agent.training.worker"
@@ -41,6 +41,8 @@ class Means:
     # Called around each attempt, with the job's base model: room is made for it, and given back.
     enter: Callable[[Path, TrainSpec, str, Trainee], Awaitable[None]] = _enter_nothing
     leave: Callable[[], None] = lambda: None
+    # How the board and the job's worker were when telemetry last looked.
+    conditions: Callable[[str], Conditions] = lambda job_id: Conditions()
     # What the worker was seen to take of anonymous memory.
     measured: Callable[[int], None] = lambda size_bytes: None
 

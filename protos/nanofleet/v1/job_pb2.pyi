@@ -446,6 +446,7 @@ class Attempt(_message.Message):
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """from 1"""
     state: Global___JobState.ValueType
@@ -460,6 +461,10 @@ class Attempt(_message.Message):
     def started(self) -> Global___Moment: ...
     @_builtins.property
     def ended(self) -> Global___Moment: ...
+    @_builtins.property
+    def last(self) -> Global___Conditions:
+        """How things stood when it ended, or was last looked at before: a diagnosis starts here."""
+
     def __init__(
         self,
         *,
@@ -472,14 +477,78 @@ class Attempt(_message.Message):
         log_tail: _builtins.str = ...,
         peak_rss_bytes: _builtins.int = ...,
         peak_anonymous_bytes: _builtins.int = ...,
+        last: Global___Conditions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended", b"ended", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended", b"ended", "last", b"last", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class Conditions(_message.Message):
+    """Absent fields were not known: no sensor, or no sample of that time survived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    RSS_BYTES_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Optimizer steps done, of all stages."""
+    total_steps: _builtins.int
+    rss_bytes: _builtins.int
+    """Of the worker."""
+    anonymous_bytes: _builtins.int
+    available_bytes: _builtins.int
+    """Of the board: what the kernel could still give."""
+    temperature_c: _builtins.float
+    """The hottest zone."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int | None = ...,
+        total_steps: _builtins.int | None = ...,
+        rss_bytes: _builtins.int | None = ...,
+        anonymous_bytes: _builtins.int | None = ...,
+        available_bytes: _builtins.int | None = ...,
+        temperature_c: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_bytes: _TypeAlias = _typing.Literal["anonymous_bytes"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_bytes: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__available_bytes: _TypeAlias = _typing.Literal["available_bytes"]  # noqa: Y015
+    _WhichOneofArgType__available_bytes: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__rss_bytes: _TypeAlias = _typing.Literal["rss_bytes"]  # noqa: Y015
+    _WhichOneofArgType__rss_bytes: _TypeAlias = _typing.Literal["_rss_bytes", b"_rss_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
+    _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    _WhichOneofReturnType__total_steps: _TypeAlias = _typing.Literal["total_steps"]  # noqa: Y015
+    _WhichOneofArgType__total_steps: _TypeAlias = _typing.Literal["_total_steps", b"_total_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_bytes) -> _WhichOneofReturnType__anonymous_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_bytes) -> _WhichOneofReturnType__available_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rss_bytes) -> _WhichOneofReturnType__rss_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_steps) -> _WhichOneofReturnType__total_steps | None: ...
+
+Global___Conditions: _TypeAlias = Conditions  # noqa: Y015
 
 @_typing.final
 class JobResult(_message.Message):
