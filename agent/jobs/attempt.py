@@ -11,7 +11,8 @@
     finished                   the adapter is put into the store, then Finished
     stopped                    Stopped: by us, or because the job's lease has ended
     failed                     Broke with the worker's cause
-    (the end of the pipe)      Broke: CANCELED when we killed it, OOM when it is proved, else
+    (the end of the pipe)      Finished when its adapter is complete; else Broke: CANCELED when we
+                               killed it, TIMEOUT when it hung, OOM when it is proved, else
                                WORKER_CRASH
 
 The adapter is in the store, complete, before the job is said to have succeeded; a death in between
@@ -32,8 +33,10 @@ from agent.jobs.journal import Account, Entry
 from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import NOT_SERVED, spoken
 from agent.memory.arbiter import Decision
+from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
+from agent.workers.watchdog import Watchdog
 from artifacts import durable
 from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
@@ -105,6 +108,7 @@ class Attempt:
         self._worker: Worker[TrainingReport] | None = None
         self._stop_asked = False
         self._killed = False
+        self._hung = False
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
@@ -211,8 +215,10 @@ class Attempt:
         start.least_memory = self._takes_least
         worker = self._worker = await self._launched()
         try:
-            await self._begin(worker, start)
-            last = await self._follow(worker)
+            async with watchdog.watching(worker, self._rests.is_set) as watching:
+                await self._begin(worker, start)
+                last = await self._follow(worker, watching)
+            self._hung = watching.hung
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
         except BaseException:
@@ -242,10 +248,11 @@ class Attempt:
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
 
-    async def _follow(self, worker: Worker[TrainingReport]) -> TrainingReport:
+    async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
         try:
             async for report in worker.reports():
+                watching.reports += 1
                 if report.WhichOneof("report") in ("finished", "stopped", "failed"):
                     return report
                 await self.note(report)
@@ -369,6 +376,10 @@ class Attempt:
                 return self._broken(last.failed, exit)
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
+        if self._hung:
+            message = watchdog.said("training")
+            hung = WorkerFailed(cause=job_pb2.CAUSE_TIMEOUT, message=message)
+            return self._broken(hung, exit)
         return await self._adopted(exit) or self._broken(_death(exit), exit)
 
     async def _adopted(self, exit: Exit) -> Ending | None:

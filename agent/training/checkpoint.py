@@ -8,13 +8,16 @@ count, because sums of two threads round otherwise than those of one. The data's
 state: it follows from the seed and the cursor.
 
 Each is written durably under a name of its own, then all but the newest two are removed: a file
-that turns out damaged costs some minutes, not the job.
+that turns out damaged costs some minutes, not the job. A digest of the tensors' bytes is in the
+header: with a flash card that gives back other bytes than were written, the training would go on
+with numbers that are nobody's.
 """
 
 import hashlib
 import json
+import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,6 +38,7 @@ _KEY = "nanofleet"
 _SUFFIX = ".safetensors"
 _KEPT = 2
 _ALIGNMENT = 8
+_BLOCK_BYTES = 1 << 20
 _TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
 
 
@@ -74,14 +78,16 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Returns the size in bytes."""
+        state = checkpoint.state
         header = {
             "format_version": FORMAT_VERSION,
+            "content": _digest(_bytes_of(tensor) for tensor in state.values()),
             "settings": asdict(checkpoint.settings),
             "progress": checkpoint.progress.to_json(),
         }
         written = self._folder / f"{checkpoint.progress.work:010d}{_SUFFIX}"
         with durable.replacing(written) as file:
-            _write(file, checkpoint.state, {_KEY: json.dumps(header)})
+            _write(file, state, {_KEY: json.dumps(header)})
         self.good, self.good_step = written, checkpoint.progress.steps
         for useless in self._useless(written):
             durable.remove(useless)
@@ -153,7 +159,27 @@ def _write(file: BinaryIO, state: Mapping[str, Tensor], metadata: Mapping[str, s
     file.write(struct.pack("<Q", len(text)))
     file.write(text)
     for tensor in state.values():
-        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        file.write(_bytes_of(tensor))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _digest(blocks: Iterable[bytes | memoryview]) -> str:
+    found = hashlib.sha256()
+    for block in blocks:
+        found.update(block)
+    return found.hexdigest()
+
+
+def _check_content(path: Path, written: str) -> None:
+    """Raises ValueError when the tensors' bytes are not those that were written."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        file.seek(length, os.SEEK_CUR)
+        if _digest(iter(lambda: file.read(_BLOCK_BYTES), b"")) != written:
+            raise ValueError("its bytes are not those that were written")
 
 
 class _StoredState(Mapping[str, Tensor]):
@@ -186,5 +212,7 @@ def _read(path: Path) -> Checkpoint:
     header = state.header
     if header["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {header['format_version']}")
+    if "content" in header:  # not in those of earlier agents
+        _check_content(path, header["content"])
     settings = Settings(**header["settings"])
     return Checkpoint(settings, Progress.from_json(header["progress"]), state)

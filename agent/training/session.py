@@ -71,7 +71,8 @@ class Session:
         recipe = checkpoint.recipe_digest(self._spec)
         found = self._checkpoints.newest(recipe)
         for problem in self._checkpoints.problems:
-            self._log(problem)
+            goes_on = "The one before it is used" if found else "There is none before it"
+            self._log(f"{problem}. {goes_on}.")
         if self._rehearsal and not found:
             self._rehearsal.check_data()
         settings = found.settings if found else self._new_settings(recipe)

@@ -326,6 +326,28 @@ def test_kills_stops_and_pauses_change_no_number(
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
+def test_a_damaged_checkpoint_costs_the_way_to_the_one_before(
+    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """One bit of the newest has fallen over; the losses are those of an undisturbed run."""
+    folder = tmp_path / "damaged"
+    for _ in range(2):
+        with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+            worker.until(lambda r: r.progress.step > 0)
+            worker.send(stop=worker_pb2.StopTraining())
+            worker.finish()
+    older, newer = sorted((folder / "checkpoints").iterdir())
+    content = newer.read_bytes()
+    newer.write_bytes(bytes((*content[:-1], content[-1] ^ 1)))
+    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        reports = worker.finish()
+    said = [report.log.text for report in reports if report.HasField("log")]
+    assert any(newer.name in line and "The one before it is used." in line for line in said)
+    found, expected = losses(reports), losses(run.reports)
+    assert found == {step: loss for step, loss in expected.items() if step in found}
+    assert min(found) == 1 + int(older.stem) // SPEC.accumulation
+
+
 def test_a_finished_training_is_only_packed_again(
     run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
 ) -> None:
