@@ -68,8 +68,9 @@ if TYPE_CHECKING:
     from controller.enrolment_server import EnrolmentServer
     from controller.jobfile import JobFile
 
-# A model is read from a slow disk, maybe while another one trains.
-LOAD_MODEL_S = 300.0
+# A model is read whole, maybe while another one trains: so long, and as its size asks for.
+LOAD_MODEL_S = 60.0
+SLOWEST_DISK_BYTES_PER_S = 2_000_000
 
 _REMOVED = (
     "The device was removed from the fleet while the job was unfinished there. Submit it again, to "
@@ -478,9 +479,11 @@ class Fleet:
             first += len(batch)
 
     async def load_model(self, device: str, base: str) -> inference_pb2.LoadModelResponse:
-        connection = self._to(device)
-        request = inference_pb2.LoadModelRequest(base_digest=self._digest(base, BASE_MODEL))
-        return await connection.call(connection.inference.LoadModel, request, LOAD_MODEL_S)
+        connection, digest = self._to(device), self._digest(base, BASE_MODEL)
+        held = await transfer.stat(connection, digest)
+        timeout_s = LOAD_MODEL_S + held.artifact.size_bytes / SLOWEST_DISK_BYTES_PER_S
+        request = inference_pb2.LoadModelRequest(base_digest=digest)
+        return await connection.call(connection.inference.LoadModel, request, timeout_s)
 
     async def unload_model(self, device: str) -> None:
         connection = self._to(device)

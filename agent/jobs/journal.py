@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock, moment
-from agent.jobs import states
+from agent.jobs import quota, states
 from agent.jobs.database import Database, Sync
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
@@ -62,6 +62,8 @@ class Journal:
         self._clock = clock
         self._db = Database(path, clock.boot_id)
         self.journal_id = self._db.journal_id
+        # Events of jobs that have told something since the start; an upper bound.
+        self._counts: dict[str, int] = {}
 
     def close(self) -> None:
         self._db.close()
@@ -88,24 +90,25 @@ class Journal:
             self._db.execute(
                 "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
             )
-            self._write(job_id, JobEvent(progress=progress))
+            if quota.is_kept(progress):
+                self._tell(job_id, JobEvent(progress=progress))
 
     def evaluated(self, job_id: str, evaluated: Evaluated) -> None:
         with self._db.transaction(Sync.SOON):
-            self._write(job_id, JobEvent(evaluated=evaluated))
+            self._tell(job_id, JobEvent(evaluated=evaluated))
 
     def checkpoint(self, job_id: str, saved: CheckpointSaved) -> None:
         with self._db.transaction(Sync.SOON):
             self._step(job_id, states.Saved(), Account())
-            self._write(job_id, JobEvent(checkpoint=saved))
+            self._tell(job_id, JobEvent(checkpoint=saved))
 
     def log(self, job_id: str, line: LogLine) -> None:
         with self._db.transaction(Sync.SOON):
-            self._write(job_id, JobEvent(log=line))
+            self._tell(job_id, JobEvent(log=LogLine(text=quota.line(line.text))))
 
     def decided(self, job_id: str, decided: Decided) -> None:
         with self._db.transaction(Sync.SOON):
-            self._write(job_id, JobEvent(decided=decided))
+            self._tell(job_id, JobEvent(decided=decided))
 
     def rehearsed(self, job_id: str, event: JobEvent) -> None:
         """A check of the job's rehearsal, or its plan."""
@@ -113,7 +116,7 @@ class Journal:
             rehearsal = self.job(job_id).rehearsal
             rehearsals.note(rehearsal, event)
             self._set(job_id, "rehearsal", rehearsal.SerializeToString())
-            self._write(job_id, event)
+            self._tell(job_id, event)
 
     def job(self, job_id: str) -> Job:
         return self.entry(job_id).job
@@ -220,6 +223,17 @@ class Journal:
             "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)",
             (job_id, attempt.number, attempt.SerializeToString()),
         )
+
+    def _tell(self, job_id: str, event: JobEvent) -> None:
+        """Appends what is no transition, within the job's quota."""
+        query = "SELECT COUNT(*) FROM event WHERE job_id=?"
+        if job_id not in self._counts:
+            self._counts[job_id] = int(self._db.execute(query, (job_id,)).fetchone()[0])
+        self._counts[job_id] += 1
+        if self._counts[job_id] < quota.MOST_EVENTS:
+            self._write(job_id, event)
+        elif self._counts[job_id] == quota.MOST_EVENTS:
+            self._write(job_id, JobEvent(log=LogLine(text=quota.REACHED)))
 
     def _write(self, job_id: str, event: JobEvent) -> None:
         """Stamps the event with job, generation, attempt and time, and appends it."""
