@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
-from safetensors.torch import save
 
+from agent.training import tensor_file
 from agent.training.failures import TrainingFailure, bad_spec
 from agent.training.graph import TrainedModel
 from agent.training.trainer import Progress
@@ -69,7 +69,8 @@ def write_peft(folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2
             f"The adapter is not finite after the last step. Lower the learning rate "
             f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
-    durable.write_bytes(folder / adapter.SAFETENSORS, save(tensors, metadata={"format": "pt"}))
+    with durable.replacing(folder / adapter.SAFETENSORS) as file:
+        tensor_file.write(file, tensors, {"format": "pt"})
     durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora))
 
 

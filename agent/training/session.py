@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from agent.memory.plan import Facts, Plan, choose, least
-from agent.training import checkpoint, device, heap, own_log, precision, token_file
+from agent.training import checkpoint, device, heap, libraries, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import convert, export, write_peft
@@ -100,10 +100,13 @@ class Session:
             # Its file is mapped as long as it is held, and its pages would stay in memory.
             del found
             self._report_started(settings, trainer, where)
+            libraries.leave_unused()
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
                 path = None
                 if outcome is Outcome.FINISHED:
+                    model.release()
+                    weights.scratch.release()
                     facts = (self._start, self._base, model, trainer.progress, trainer.step)
                     path = export(*facts, may_publish=lambda: not commands.lease_ended)
             peak.note(residency.measure())
@@ -190,6 +193,7 @@ class Session:
             model.release()
             weights.scratch.release()
             heap.give_back()
+            libraries.leave_unused()
 
         @contextmanager
         def trial(rehearsal: Rehearsal) -> Iterator[Path]:
