@@ -80,6 +80,7 @@ class Agent:
     def __init__(self, config: Config, state: Path, credentials: identity.Credentials) -> None:
         self._config = config
         clock = SystemClock()
+        durable.tidy_up(state)
         self._ballast = Ballast(state)
         self._ballast.give_up_if_needed()
         orphans.sweep(state / "workers", clock.boot_id)

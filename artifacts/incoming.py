@@ -22,6 +22,7 @@ from typing import BinaryIO
 from artifacts import digest as digests
 from artifacts import durable
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import Kind, StoredArtifact
 from protos.errors import Busy
 
@@ -106,8 +107,9 @@ class Incoming:
             journal.truncate(progress.journal_bytes if progress else 0)
             if progress is None:
                 journal.write(_header(announced))
-            os.fsync(journal.fileno())
-            durable.sync_folder(self.folder)
+            with Point.UPLOAD_BEGUN:
+                os.fsync(journal.fileno())
+                durable.sync_folder(self.folder)
         except BaseException:
             journal.close()
             raise
@@ -116,7 +118,7 @@ class Incoming:
     def remove(self, digest: Digest) -> None:
         """Removes both files; the caller holds the lock."""
         self.data(digest).unlink(missing_ok=True)
-        durable.remove(self.journal(digest))
+        durable.remove(self.journal(digest), Point.UPLOAD_ENDED)
 
     def partials(self) -> Iterator[Partial]:
         """Every unfinished upload, also those that are running."""

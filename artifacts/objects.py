@@ -16,6 +16,7 @@ from pathlib import Path
 from artifacts import digest as digests
 from artifacts import durable, record
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import StoredArtifact
 
 _DIGITS = 64
@@ -56,7 +57,7 @@ class Objects:
         before = self.recorded(artifact.digest)
         stored = replace(artifact, pins=before.pins if before else ())
         self.write_record(stored)
-        durable.publish(complete, self.path(artifact.digest))
+        durable.publish(complete, self.path(artifact.digest), Point.STORE_OBJECT)
         return stored
 
     def write_record(self, artifact: StoredArtifact) -> None:
@@ -67,8 +68,10 @@ class Objects:
         """Removes bytes and record; False when there were neither."""
         if not self._record_path(digest).exists():
             return False
-        self.path(digest).unlink(missing_ok=True)
-        durable.remove(self._record_path(digest))
+        with Point.STORE_REMOVED:
+            self.path(digest).unlink(missing_ok=True)
+            self._record_path(digest).unlink(missing_ok=True)
+            durable.sync_folder(self.path(digest).parent)
         return True
 
     def touch(self, digest: Digest) -> None:
@@ -85,12 +88,12 @@ class Objects:
 
     def tidy_up(self) -> None:
         """Removes what a crash left half-written, and learns the newest time of use."""
-        for path in self._folder.glob("??/.*.tmp"):
-            path.unlink()
+        for folder in self._folder.iterdir():
+            durable.tidy_up(folder)
         for digest in tuple(self.known()):
             found = self.recorded(digest)
             if found and not found.pins and self._size_on_disk(digest) is None:
-                durable.remove(self._record_path(digest))
+                durable.remove(self._record_path(digest), Point.STORE_REMOVED)
             else:
                 self._newest_ns = max(self._newest_ns, self.used_ns(digest))
 

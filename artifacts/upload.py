@@ -16,6 +16,7 @@ from artifacts import digest as digests
 from artifacts import durable, headroom
 from artifacts.digest import Digest
 from artifacts.incoming import Incoming, Progress, offset_line
+from artifacts.persisting import Point
 from artifacts.record import StoredArtifact
 from protos.errors import DigestMismatch, InvalidRequest, OffsetMismatch
 
@@ -113,7 +114,7 @@ class Upload:
             # What is mapped must never change. Not before it is published: a crash in between
             # would leave an upload that its own user cannot open for writing.
             os.fchmod(self._file.fileno(), 0o400)
-            durable.remove(self._incoming.journal(found))
+            durable.remove(self._incoming.journal(found), Point.UPLOAD_ENDED)
         self._release()
         return stored
 
@@ -159,9 +160,11 @@ class Upload:
 
     def _sync(self) -> None:
         """First the bytes, then the line that says they are there."""
-        os.fdatasync(self._file.fileno())
-        self._journal.write(offset_line(self._received))
-        os.fdatasync(self._journal.fileno())
+        with Point.UPLOAD_BYTES:
+            os.fdatasync(self._file.fileno())
+        with Point.UPLOAD_OFFSET:
+            self._journal.write(offset_line(self._received))
+            os.fdatasync(self._journal.fileno())
         self._synced = self._received
 
     @contextmanager

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts import durable
+from artifacts.persisting import Point
 from protos.errors import AlreadyExists, InvalidRequest, NotFound
 from protos.identity import Identity
 
@@ -89,10 +90,11 @@ class Authority:
         durable.make_folder(folder.parent)
         temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
         durable.make_folder(temporary)
-        durable.write_bytes(temporary / KEY_FILE, certificates.key_pem(self._key))
-        durable.write_bytes(temporary / CERTIFICATE_FILE, self.certificate, mode=0o644)
+        part = Point.AUTHORITY_PART
+        durable.write_bytes(temporary / KEY_FILE, certificates.key_pem(self._key), part)
+        durable.write_bytes(temporary / CERTIFICATE_FILE, self.certificate, part, mode=0o644)
         try:
-            durable.publish(temporary, folder)
+            durable.publish(temporary, folder, Point.AUTHORITY_MADE)
         except OSError as error:
             for path in temporary.iterdir():
                 path.unlink()

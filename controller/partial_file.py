@@ -12,6 +12,7 @@ from pathlib import Path
 
 from artifacts import durable
 from artifacts.digest import Digest, hex_of, of_file, short
+from artifacts.persisting import Point
 from protos.errors import Busy, DigestMismatch
 
 
@@ -56,7 +57,8 @@ class PartialFile:
 
     def commit(self) -> None:
         self._file.flush()
-        os.fsync(self._file.fileno())
+        with Point.UPLOAD_BYTES:
+            os.fsync(self._file.fileno())
         found = of_file(self._part)
         if found != self._digest:
             self._part.unlink()
@@ -65,4 +67,4 @@ class PartialFile:
                 why="The bytes were changed on the device or under way.",
                 fix="They were dropped: try again.",
             )
-        durable.publish(self._part, self._target)
+        durable.publish(self._part, self._target, Point.DOWNLOAD_NAMED)

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from artifacts import headroom
+from artifacts.persisting import Point
 from protos.errors import DiskFull, InternalError, Refused
 
 SCHEMA_VERSION = 2
@@ -106,14 +107,15 @@ class Database:
         return found
 
     @contextmanager
-    def transaction(self, sync: Sync) -> Iterator[None]:
+    def transaction(self, sync: Sync, point: Point) -> Iterator[None]:
         """All of the block or nothing of it. Raises DiskFull when there is no room for it."""
         try:
             self._db.execute(f"PRAGMA synchronous={self._level(sync)}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                with point:
+                    self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -140,7 +142,7 @@ class Database:
 
     def _opened(self, boot_id: str) -> str:
         """Makes the schema or checks its version; returns the journal's id."""
-        with self.transaction(Sync.NOW):
+        with self.transaction(Sync.NOW, Point.JOURNAL_OPENED):
             if self.row("SELECT 1 FROM sqlite_master LIMIT 1") is None:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)

@@ -24,6 +24,7 @@ from agent.training.trainer import Progress
 from artifacts import adapter, digest, durable
 from artifacts.base_model import BaseModel
 from artifacts.manifest import AdapterManifest, Json
+from artifacts.persisting import Point
 from protos.errors import DiskFull
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 
@@ -48,7 +49,7 @@ def export(
     write_peft(folder, base, model, start.spec)
     convert(folder, base.path)
     manifest = _manifest(start, base, progress, steps)
-    durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json())
+    durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json(), Point.ADAPTER_PART)
     target = job_folder / ADAPTER_FILE
     adapter.pack(folder, target)
     shutil.rmtree(folder)
@@ -63,8 +64,9 @@ def write_peft(folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2
             f"The adapter is not finite after the last step. Lower the learning rate "
             f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
-    durable.write_bytes(folder / adapter.SAFETENSORS, save(tensors, metadata={"format": "pt"}))
-    durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora))
+    weights = save(tensors, metadata={"format": "pt"})
+    durable.write_bytes(folder / adapter.SAFETENSORS, weights, Point.ADAPTER_PART)
+    durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora), Point.ADAPTER_PART)
 
 
 def _peft_config(base: BaseModel, lora: job_pb2.LoraSpec) -> bytes:
