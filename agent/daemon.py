@@ -57,6 +57,11 @@ from artifacts.store import ArtifactStore
 from jetson.board import identify
 from jetson.memory import read_memory
 from protos.errors import InternalError
+from protos.nanofleet.v1.artifact_pb2 import (
+    ARTIFACT_KIND_BASE_MODEL,
+    ARTIFACT_KIND_CHECKPOINT,
+    ARTIFACT_KIND_DATASET,
+)
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +77,10 @@ _CALLS_GRACE_S = 2.0
 # For the checkpoint of the running job; without it the job goes on from the one before.
 _CHECKPOINT_S = 60.0
 _TELEMETRY_AGAIN_S = 10.0
+# Artifacts that a fleet has sent and can send again. Adapters are results, and small.
+_REPLACEABLE = frozenset(
+    {ARTIFACT_KIND_BASE_MODEL, ARTIFACT_KIND_DATASET, ARTIFACT_KIND_CHECKPOINT}
+)
 
 
 class Agent:
@@ -85,7 +94,9 @@ class Agent:
         self._ballast.give_up_if_needed()
         orphans.sweep(state / "workers", clock.boot_id)
         self._store = ArtifactStore(
-            state / "artifacts", reserve_bytes=config.artifacts.reserve_mib * _MIB
+            state / "artifacts",
+            reserve_bytes=config.artifacts.reserve_mib * _MIB,
+            evicted=_REPLACEABLE,
         )
         journal = Journal(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")

@@ -89,13 +89,21 @@ class Incoming:
             except BlockingIOError:
                 file.close()
                 raise Busy(
-                    f"Another upload of {digests.short(digest)} is running.",
+                    f"Another transfer of {digests.short(digest)} is running.",
                     fix="Wait for it to end, then ask again: the artifact may be there.",
                     retry_after_s=1.0,
                 ) from None
             if _is_name_of(path, file):
                 return file
             file.close()  # the last holder published or removed it between our open and our lock
+
+    def is_running(self, digest: Digest) -> bool:
+        """Whether somebody has the unfinished upload open."""
+        try:
+            self.lock(digest).close()
+        except Busy:
+            return True
+        return False
 
     def open_journal(self, announced: StoredArtifact, progress: Progress | None) -> BinaryIO:
         """The journal, ready for the next offset; the caller holds the lock."""
@@ -114,6 +122,18 @@ class Incoming:
             journal.close()
             raise
         return journal
+
+    def rewind(self, announced: StoredArtifact, file: BinaryIO, offset: int) -> None:
+        """Takes back what lies behind the offset; the caller holds the lock, and ends the upload.
+
+        The bytes first: a journal that speaks of more than there is counts as none.
+        """
+        with Point.UPLOAD_REPAIRED:
+            file.truncate(offset)
+            os.fsync(file.fileno())
+            with self.journal(announced.digest).open("wb", buffering=0) as journal:
+                journal.write(_header(announced) + offset_line(offset))
+                os.fsync(journal.fileno())
 
     def remove(self, digest: Digest) -> None:
         """Removes both files; the caller holds the lock."""

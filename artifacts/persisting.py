@@ -70,8 +70,10 @@ class Point(enum.Enum):
     UPLOAD_BYTES = "upload.bytes"
     UPLOAD_OFFSET = "upload.offset"
     UPLOAD_ENDED = "upload.ended"
+    UPLOAD_REPAIRED = "upload.repaired"
     STORE_RECORD = "store.record"
     STORE_OBJECT = "store.object"
+    STORE_PIECES = "store.pieces"
     STORE_REMOVED = "store.removed"
 
     # The controller's folder

@@ -91,7 +91,8 @@ class Catalogue:
 
     def parcel(self, entry: CatalogueEntry) -> Parcel:
         chosen = Digest(entry.digest)
-        return Parcel(chosen, entry.kind, entry.size_bytes, self.artifacts.path(chosen))
+        path, pieces = self.artifacts.path(chosen), self.artifacts.pieces_of(chosen)
+        return Parcel(chosen, entry.kind, entry.size_bytes, path, pieces)
 
     def remove(self, entry: CatalogueEntry) -> None:
         """The bytes and all their names."""

@@ -35,7 +35,7 @@ def deadly(act):
         return act(*arguments, **named)
     return acting
 
-for name in ("fsync", "fdatasync", "rename", "unlink", "mkdir", "utime", "fchmod", "ftruncate"):
+for name in ("fsync", "fdatasync", "rename", "unlink", "mkdir", "utime", "chmod", "ftruncate"):
     setattr(os, name, deadly(getattr(os, name)))
 
 from pathlib import Path
