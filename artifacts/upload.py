@@ -1,11 +1,14 @@
 """An upload: bytes that arrive in pieces, over links and through power cuts that break it off.
 
-Every 4 MiB the bytes are synced, and only then is the new offset journalled (see incoming.py). A
-hash cannot be resumed, so it is computed again over the synced prefix, beside what comes (see
-trailing_hash.py). The bytes get their name only when the hash over all of them is right. When it is
-not, the pieces tell which bytes are to blame (see pieces.py), and the next try goes on there.
+Every 2 MiB the bytes are synced, and only then is the new offset journalled (see incoming.py). That
+and the hash follow the bytes in threads of their own (see trail.py), never more than 4 MiB behind:
+so much is sent again after a cut. A hash cannot be resumed; after a cut it is computed again from
+the start, beside what comes. The bytes get their name only when the hash over all of them is right.
+When it is not, the pieces tell which bytes are to blame (see pieces.py), and the next try goes on
+there.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +22,12 @@ from artifacts.digest import Digest
 from artifacts.incoming import Incoming, Progress, offset_line
 from artifacts.persisting import Point
 from artifacts.record import StoredArtifact
-from artifacts.trailing_hash import TrailingHash
+from artifacts.trail import Trail
 from protos.errors import Busy, DigestMismatch, InvalidRequest, OffsetMismatch
 
-SYNC_EVERY_BYTES = 4 << 20
+SYNC_EVERY_BYTES = 2 << 20
+MOST_UNSYNCED_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,18 @@ class Upload:
                 incoming.remove(self._artifact.digest)
             self._file.close()
             raise
-        self._received = self._synced = offset
-        self._hash = TrailingHash(self._file.fileno(), offset)
+        self._received = self._roomy = offset
+        self._sha256 = hashlib.sha256()
+        # One for all: memory that is new each time costs more than the hash.
+        self._block = memoryview(bytearray(_BLOCK_BYTES))
+        self._hashing = Trail("hash of an upload", self._hash, written=offset)
+        self._syncing = Trail(
+            "sync of an upload",
+            self._sync,
+            done=offset,
+            written=offset,
+            least=SYNC_EVERY_BYTES,
+        )
 
     def __enter__(self) -> "Upload":
         return self
@@ -96,9 +111,9 @@ class Upload:
             )
         with self._abandoned_on_failure():
             self._append(chunk)
-            if self._received - self._synced >= SYNC_EVERY_BYTES:
-                self._sync()
-                self._check_headroom(self._artifact.size_bytes - self._received)
+            if self._received - self._roomy >= MOST_UNSYNCED_BYTES:
+                self._roomy = self._received
+                self._check_headroom(self._size_bytes - self._received)
 
     def fill(self, end: int) -> None:
         """Appends the pieces up to ``end`` from other artifacts; Busy when they are gone."""
@@ -135,11 +150,11 @@ class Upload:
                 reason="INCOMPLETE_UPLOAD",
             )
         with self._abandoned_on_failure():
-            found = Digest(f"{digests.ALGORITHM}:{self._hash.result()}")
+            self._syncing.complete()
+            self._hashing.complete()
+            found = Digest(f"{digests.ALGORITHM}:{self._sha256.hexdigest()}")
             if found != self._artifact.digest:
                 self._refuse(found)
-            if self._received > self._synced:
-                self._sync()
             stored = self._publish(self._incoming.data(found), self._announced)
             durable.remove(self._incoming.journal(found), Point.UPLOAD_ENDED)
         self._release()
@@ -150,8 +165,7 @@ class Upload:
         if self._file.closed:
             return
         with self._abandoned_on_failure():
-            if self._received > self._synced:
-                self._sync()
+            self._syncing.complete()
         if not self._received:
             self._incoming.remove(self._artifact.digest)
         self._release()
@@ -182,16 +196,26 @@ class Upload:
         while view:
             view = view[self._file.write(view) :]
         self._received += len(chunk)
-        self._hash.grown_to(self._received)
+        self._hashing.grown_to(self._received)
+        self._syncing.grown_to(self._received)
+        self._syncing.wait_within(MOST_UNSYNCED_BYTES)
 
-    def _sync(self) -> None:
+    def _hash(self, done: int, written: int) -> int:
+        view = self._block[: min(_BLOCK_BYTES, written - done)]
+        read_bytes = os.preadv(self._file.fileno(), [view], done)
+        if not read_bytes:
+            raise OSError("The file is shorter than what was written to it.")
+        self._sha256.update(view[:read_bytes])
+        return done + read_bytes
+
+    def _sync(self, done: int, written: int) -> int:
         """First the bytes, then the line that says they are there."""
         with Point.UPLOAD_BYTES:
             os.fdatasync(self._file.fileno())
         with Point.UPLOAD_OFFSET:
-            self._journal.write(offset_line(self._received))
+            self._journal.write(offset_line(written))
             os.fdatasync(self._journal.fileno())
-        self._synced = self._received
+        return written
 
     def _refuse(self, found: Digest) -> None:
         """The bytes are not what was announced: keeps those before the first wrong piece."""
@@ -224,7 +248,8 @@ class Upload:
             raise
 
     def _release(self) -> None:
-        self._hash.close()
+        self._hashing.close()
+        self._syncing.close()
         self._journal.close()
         self._file.close()
 

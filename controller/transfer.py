@@ -43,8 +43,6 @@ PutCall: TypeAlias = (
 
 # Read in one go in a thread, then sent as chunks.
 _READ_BYTES = 4 * CHUNK_BYTES
-# A thread for each chunk would be busy with nothing but being asked.
-_WRITTEN_CHUNKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,24 +275,12 @@ async def _receive(
     on_progress: OnProgress | None,
 ) -> None:
     request = artifact_pb2.GetArtifactRequest(digest=artifact.digest, offset=sink.received_bytes)
-    chunks: list[bytes] = []
-
-    async def write() -> None:
-        block = b"".join(chunks)
-        chunks.clear()
-        if block:
-            await asyncio.to_thread(sink.write, block)
+    async for message in connection.stream(connection.artifacts.GetArtifact, request):
+        # Chunk by chunk: several at once are memory that the system gives and takes each time.
+        await asyncio.to_thread(sink.write, message.chunk)
         if on_progress is not None:
             moved, size = sink.received_bytes, artifact.size_bytes
             on_progress(TransferProgress(connection.name, artifact.digest, moved, size))
-
-    try:
-        async for message in connection.stream(connection.artifacts.GetArtifact, request):
-            chunks.append(message.chunk)
-            if len(chunks) == _WRITTEN_CHUNKS:
-                await write()
-    finally:
-        await write()
     if sink.received_bytes < artifact.size_bytes:
         raise Unreachable(
             f"{connection.peer} ended the download after {sink.received_bytes} "

@@ -157,9 +157,11 @@ def test_pieces_of_another_size_are_refused(
 def test_what_is_no_range_of_pieces_is_refused(
     store: ArtifactStore, first: Version, end: int
 ) -> None:
-    with store.begin(first.digest, SIZE_BYTES, BASE, 0, first.pieces) as upload:
-        with pytest.raises(InvalidRequest, match="are no pieces"):
-            upload.fill(end)
+    with (
+        store.begin(first.digest, SIZE_BYTES, BASE, 0, first.pieces) as upload,
+        pytest.raises(InvalidRequest, match="are no pieces"),
+    ):
+        upload.fill(end)
 
 
 def test_damaged_pieces_on_the_disk_count_as_none(store: ArtifactStore, first: Version) -> None:
