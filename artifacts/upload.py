@@ -1,7 +1,7 @@
 """An upload: bytes that arrive in pieces, over links and through power cuts that break it off.
 
-Every 2 MiB the bytes are synced, and only then is the new offset journalled (see incoming.py). That
-and the hash follow the bytes in threads of their own (see trail.py), never more than 4 MiB behind:
+Every 1 MiB the bytes are synced, and only then is the new offset journalled (see incoming.py). That
+and the hash follow the bytes in threads of their own (see trail.py), never more than 2 MiB behind:
 so much is sent again after a cut. A hash cannot be resumed; after a cut it is computed again from
 the start, beside what comes. The bytes get their name only when the hash over all of them is right.
 When it is not, the pieces tell which bytes are to blame (see pieces.py), and the next try goes on
@@ -25,8 +25,8 @@ from artifacts.record import StoredArtifact
 from artifacts.trail import Trail
 from protos.errors import Busy, DigestMismatch, InvalidRequest, OffsetMismatch
 
-SYNC_EVERY_BYTES = 2 << 20
-MOST_UNSYNCED_BYTES = 4 << 20
+SYNC_EVERY_BYTES = 1 << 20
+MOST_UNSYNCED_BYTES = 2 << 20
 _BLOCK_BYTES = 1 << 20
 
 
