@@ -73,9 +73,16 @@ def remove(path: Path, point: Point) -> None:
 
 
 def tidy_up(folder: Path) -> None:
-    """Removes what ``replacing`` left half-written in the folder when it was killed."""
+    """Removes what ``replacing`` left half-written in the folder when its process was killed."""
     for stray in folder.glob(".*.tmp"):
-        stray.unlink(missing_ok=True)
+        if not _is_being_written(stray):
+            stray.unlink(missing_ok=True)
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """By another process, whose number is in the name."""
+    number = temporary.suffixes[-2].removeprefix(".") if len(temporary.suffixes) > 1 else ""
+    return number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
 
 
 def _rename(temporary: Path, path: Path) -> None:

@@ -92,6 +92,7 @@ class Home:
                 part = Point.CONTROLLER_IDENTITY_PART
                 durable.write_bytes(key, issued.key, part)
                 durable.write_bytes(chain, issued.chain, part, mode=0o644)
+                durable.tidy_up(self._identity)
             return Issued(key.read_bytes(), chain.read_bytes())
 
     def credentials(self) -> Credentials:

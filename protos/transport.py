@@ -43,7 +43,7 @@ _SERVER: Options = (
     *_BOTH,
     ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
     ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),
-    # What of a stream may be under way. Measured by itself, gRPC lets several MiB be: those a device
+    # What of a stream may be under way. By its own measure gRPC lets several MiB be: those a device
     # would have to hold, and a client to send again when the link or the device breaks off.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),

@@ -60,3 +60,14 @@ def test_removing_is_fine_when_nothing_is_there(tmp_path: Path) -> None:
     durable.remove(path, POINT)
     durable.remove(path, POINT)
     assert not path.exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / f".file.{os.getppid()}.tmp").write_bytes(b"of a living process")
+    (tmp_path / ".file.4194999.tmp").write_bytes(b"of one that is gone: no number is so large")
+    (tmp_path / f".file.{os.getpid()}.tmp").write_bytes(b"of one with our number, before us")
+    (tmp_path / "file").write_bytes(b"whole")
+    durable.tidy_up(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f".file.{os.getppid()}.tmp", "file"}
