@@ -31,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="short",
         help="tests/faults: a sample of its tables, or all rows (about twenty minutes)",
     )
+    parser.addoption(
+        "--storm", type=int, help="tests/faults/test_storm.py: the seed of a storm to play again"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ because a device is away.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -203,6 +204,19 @@ async def short_answer(fleet: Fleet) -> None:
         raise Unreachable(str(error)) from error
 
 
+async def storm(folder: Path) -> None:
+    """Jobs of four kinds in one queue, and all of their results."""
+    async with Fleet.open(folder / "home") as fleet:
+        names = [f"job-{number}" for number in range(int(sys.argv[3]))]
+        for number, name in enumerate(names):
+            file = job(name, seed=number % 4, steps=4, accumulation=2)
+            await patiently(partial(submitted, fleet, file))
+        for name in names:
+            ended = await patiently(partial(fleet.wait, name))
+            assert ended.job.HasField("result"), ended.job.message
+            await patiently(partial(fleet.fetch_result, name))
+
+
 async def farewell(folder: Path) -> None:
     """The device leaves the fleet."""
     async with Fleet.open(folder / "home") as fleet:
@@ -212,7 +226,7 @@ async def farewell(folder: Path) -> None:
 
 STORIES = {
     story.__name__: story
-    for story in (birth, rejoin, stock, hello, life, speech, yielding, farewell)
+    for story in (birth, rejoin, stock, hello, life, speech, yielding, storm, farewell)
 }
 
 

@@ -95,6 +95,7 @@ class Device:
         self.port = port
         self.log = state.with_suffix(".log")
         self.starts = 0
+        self.most_starts = MOST_RUNS
         self._program: Program | None = None
         state.mkdir(parents=True, exist_ok=True)
         self.configure(config)
@@ -127,7 +128,7 @@ class Device:
             return
         code = self._program.process.poll()
         assert code == -signal.SIGKILL, f"the agent ended with {code}: {self.said()}"
-        assert self.starts < MOST_RUNS, f"the agent is killed again and again: {self.said()}"
+        assert self.starts < self.most_starts, f"the agent is killed again and again: {self.said()}"
         self.start(environment)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -170,7 +171,7 @@ class Lab:
         """Tells the controller's program a story until it has ended well, whoever is killed."""
         for _ in range(MOST_RUNS):
             program = self.drive(*story, environment=controller)
-            code = self._both(program, agent)
+            code = self.both(program, agent)
             if code != -signal.SIGKILL:
                 break
         assert code == 0, f"{program.said()}\n--- the agent:\n{self._agent_said()}"
@@ -179,9 +180,11 @@ class Lab:
         """An agent that was killed after the story's end, while it tidied up, starts once more."""
         self.device.look_after(agent)
 
-    def _both(self, program: Program, agent: Mapping[str, str]) -> int:
+    def both(
+        self, program: Program, agent: Mapping[str, str] = NOTHING, timeout_s: int = TIMEOUT_S
+    ) -> int:
         """Waits for the program's end; meanwhile the agent is looked after."""
-        for _ in range(TIMEOUT_S * 10):
+        for _ in range(timeout_s * 10):
             try:
                 return program.process.wait(0.1)
             except subprocess.TimeoutExpired:
