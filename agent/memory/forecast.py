@@ -21,11 +21,14 @@ from protos.nanofleet.v1.job_pb2 import TrainSpec
 
 MB = 1_000_000
 
-# torch imported and a tiny model trained on one thread: 265 MB resident, 163 MB of it anonymous.
+# torch imported and a tiny model trained on one thread: 163 MB anonymous.
 TRAINER_ANONYMOUS_BYTES = 152 * MB
-TRAINER_LIBRARIES_BYTES = 104 * MB
+# Of the libraries' pages while they are loaded, and what of them is read again once
+# agent.training.libraries has let them go (36 to 42 MB at the 1B shape).
+TRAINER_LOADING_BYTES = 104 * MB
+TRAINER_LIBRARIES_BYTES = 42 * MB
 # Packed copies in the matrix library, thread stacks, heap that is free and not returned: what runs
-# of the 1B shape in bfloat16 (338 MB with rank 8 on attention, 449 MB on all projections) had above
+# of the 1B shape in bfloat16 (341 MB with rank 8 on attention, 431 MB on all projections) had above
 # the sum of the other parts, and 7 MB by which two runs of one recipe differ.
 TRAINER_WORKSPACE_BYTES = 32 * MB
 # CUDA's context, with the kernels that were used: 300 to 400 MB are what torch's developers name
@@ -33,8 +36,9 @@ TRAINER_WORKSPACE_BYTES = 32 * MB
 CUDA_BYTES = 400 * MB
 # agent.training.attention.BLOCK.
 TRAINER_QUERIES = 64
-# Weight, gradient and AdamW's two moments, in float32, and the copy that is being written.
-LORA_BYTES_PER_PARAMETER = 20
+# Weight, gradient and AdamW's two moments, in float32, and what all seven projections were measured
+# to take beyond.
+LORA_BYTES_PER_PARAMETER = 18
 
 # 30 MB for a vocabulary of 262,144: opened with it 94 MB, without 64.
 SERVER_BYTES_PER_VOCABULARY_TOKEN = 115
@@ -144,7 +148,7 @@ def training_forecast(
     attention      scores of the heads' 64 queries at a time, twice in float32 and in e; and of one
                    layer queries, keys and their gradients in float32
     head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
-    LoRA           20 bytes a parameter
+    LoRA           18 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
     CUDA           with ``shared_gpu``, a GPU that has its memory from the same board: its context,
                    and a copy of the weights, whose pages in the file are not needed then
@@ -166,28 +170,27 @@ def training_forecast(
     rows = min(plan.chunk_rows, shape.vocabulary)
     exact_bytes = tokens * shape.hidden * _FLOAT32
     lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
-    return Forecast(
-        anonymous=(
-            Part("runtime", TRAINER_ANONYMOUS_BYTES),
-            Part("CUDA", CUDA_BYTES if shared_gpu else 0),
-            Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
-            Part("workspace", TRAINER_WORKSPACE_BYTES),
-            Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
-            Part("layer inputs", (shape.layers + 1) * exact_bytes),
-            Part("kept products", shape.layers * tokens * kept * element_bytes),
-            Part("recomputed layer", wide_bytes),
-            Part("stored layers", stored_layers * wide_bytes),
-            Part(
-                "working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes
-            ),
-            Part("attention", _attention_bytes(shape, tokens, element_bytes)),
-            Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
-            Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
-            Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
-        ),
-        libraries_bytes=TRAINER_LIBRARIES_BYTES,
-        weights_bytes=0 if shared_gpu else shape.weights_bytes,
+    anonymous = (
+        Part("runtime", TRAINER_ANONYMOUS_BYTES),
+        Part("CUDA", CUDA_BYTES if shared_gpu else 0),
+        Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
+        Part("workspace", TRAINER_WORKSPACE_BYTES),
+        Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
+        Part("layer inputs", (shape.layers + 1) * exact_bytes),
+        Part("kept products", shape.layers * tokens * kept * element_bytes),
+        Part("recomputed layer", wide_bytes),
+        Part("stored layers", stored_layers * wide_bytes),
+        Part("working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes),
+        Part("attention", _attention_bytes(shape, tokens, element_bytes)),
+        Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
+        Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
+        Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
     )
+    mapped_bytes = 0 if shared_gpu else shape.weights_bytes
+    # Whichever is more: while nothing else is there yet, or once all is.
+    computing_bytes = sum(part.size_bytes for part in anonymous[1:]) + mapped_bytes
+    libraries_bytes = max(TRAINER_LIBRARIES_BYTES, TRAINER_LOADING_BYTES - computing_bytes)
+    return Forecast(anonymous, libraries_bytes, mapped_bytes)
 
 
 def inference_forecast(base: BaseModel, context_length: int, engine: str = "llama") -> Forecast:

@@ -13,16 +13,15 @@ that turns out damaged costs some minutes, not the job.
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from agent.training import tensor_file
 from agent.training.failures import bad_spec
 from agent.training.trainer import Progress
 from artifacts import durable
@@ -35,8 +34,6 @@ FORMAT_VERSION = 2
 _KEY = "nanofleet"
 _SUFFIX = ".safetensors"
 _KEPT = 2
-_ALIGNMENT = 8
-_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class CheckpointFolder:
         }
         written = self._folder / f"{checkpoint.progress.work:010d}{_SUFFIX}"
         with durable.replacing(written, Point.CHECKPOINT_WRITTEN) as file:
-            _write(file, checkpoint.state, {_KEY: json.dumps(header)})
+            tensor_file.write(file, checkpoint.state, {_KEY: json.dumps(header)})
         self.good, self.good_step = written, checkpoint.progress.steps
         for useless in self._useless(written):
             durable.remove(useless, Point.CHECKPOINT_DROPPED)
@@ -130,29 +127,6 @@ def recipe_digest(spec: job_pb2.TrainSpec) -> str:
     for stage in essential.stages:
         stage.ClearField("dataset_name")
     return hashlib.sha256(essential.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _write(file: BinaryIO, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, tensor by tensor; the library's own writer copies them all first.
-
-    https://huggingface.co/docs/safetensors: the length of a JSON header in 8 bytes, the header with
-    type, shape and place of each tensor, then their bytes, little-endian and without gaps.
-    """
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, tensor in state.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": _TYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    file.write(struct.pack("<Q", len(text)))
-    file.write(text)
-    for tensor in state.values():
-        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 class _StoredState(Mapping[str, Tensor]):

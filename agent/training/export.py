@@ -11,13 +11,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
-from safetensors.torch import save
 
+from agent.training import tensor_file
 from agent.training.failures import TrainingFailure, bad_spec
 from agent.training.graph import TrainedModel
 from agent.training.trainer import Progress
@@ -31,7 +30,6 @@ from protos.nanofleet.v1 import job_pb2, worker_pb2
 ADAPTER_FILE = "adapter.tar"
 # What PEFT calls the modules of a causal language model that it has wrapped.
 PEFT_PREFIX = "base_model.model.model."
-_KILLED = -9
 
 
 def export(
@@ -64,8 +62,8 @@ def write_peft(folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2
             f"The adapter is not finite after the last step. Lower the learning rate "
             f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
-    weights = save(tensors, metadata={"format": "pt"})
-    durable.write_bytes(folder / adapter.SAFETENSORS, weights, Point.ADAPTER_PART)
+    with durable.replacing(folder / adapter.SAFETENSORS, Point.ADAPTER_PART) as file:
+        tensor_file.write(file, tensors, {"format": "pt"})
     durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora), Point.ADAPTER_PART)
 
 
@@ -99,19 +97,12 @@ def convert(folder: Path, base: Path) -> None:
     if child.returncode == 0 and answer.get("event") == "result":
         return
     why = answer.get("what") or f"The converter ended with exit code {child.returncode}."
+    is_full = answer.get("type") == DiskFull.__name__
     raise TrainingFailure(
-        _cause(child.returncode, answer),
+        job_pb2.CAUSE_DISK_FULL if is_full else job_pb2.CAUSE_WORKER_CRASH,
         f"The adapter was trained but not converted for llama.cpp. {why} A retry only converts it "
         "again. The attempt's log has the details.",
     )
-
-
-def _cause(code: int, answer: Mapping[str, object]) -> job_pb2.Cause.ValueType:
-    if code == _KILLED:
-        return job_pb2.CAUSE_OOM
-    if answer.get("type") == DiskFull.__name__:
-        return job_pb2.CAUSE_DISK_FULL
-    return job_pb2.CAUSE_WORKER_CRASH
 
 
 def _manifest(

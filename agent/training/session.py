@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from agent.memory.plan import Facts, Plan, choose
-from agent.training import checkpoint, device, heap, own_log, precision, token_file
+from agent.training import checkpoint, device, heap, libraries, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
 from agent.training.export import convert, export, write_peft
@@ -97,9 +97,12 @@ class Session:
             # Its file is mapped as long as it is held, and its pages would stay in memory.
             del found
             self._report_started(settings, trainer, where)
+            libraries.leave_unused()
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
                 if outcome is Outcome.FINISHED:
+                    model.release()
+                    weights.scratch.release()
                     path = export(self._start, self._base, model, trainer.progress, trainer.step)
             peak.note(residency.measure())
         if outcome is Outcome.STOPPED:
@@ -172,6 +175,7 @@ class Session:
             model.release()
             weights.scratch.release()
             heap.give_back()
+            libraries.leave_unused()
 
         @contextmanager
         def trial(rehearsal: Rehearsal) -> Iterator[Path]:

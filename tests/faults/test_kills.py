@@ -42,7 +42,9 @@ def lab(request: pytest.FixtureRequest, row: Row, tmp_path: Path, newborn: Calla
     elif row.story == "full":
         # Room for what there is, the ballast and the telemetry; the test takes what is left.
         with disks.small_disk(tmp_path / "disk", 24 << 20) as disk:
-            lab = born.copy(disk / "lab")
+            lab = born.copy(folder)
+            lab.device.state.rename(disk / "state")
+            lab.device.state.symlink_to(disk / "state")
             yield lab
             lab.device.stop()
         return
@@ -77,7 +79,9 @@ def test_killed_there(
 
 
 def prepare(lab: Lab, row: Row) -> None:
-    if row.story == "graph":
+    if row.story == "speech":
+        shutil.rmtree(lab.device.state / "engine")
+    elif row.story == "graph":
         lab.device.configure(CONFIG + 'engine = "onnxruntime"\n')
     elif row.story == "yielding":
         lab.device.configure(CONFIG + small_memory())
@@ -91,7 +95,7 @@ def prepare(lab: Lab, row: Row) -> None:
         lab.play("hello")
         lab.device.stop()
         assert (lab.device.state / "ballast").exists()
-        disks.fill(lab.folder.parent)
+        disks.fill(lab.device.state.resolve().parent)
 
 
 def small_memory() -> str:
@@ -104,6 +108,7 @@ def small_memory() -> str:
 
 
 def has_lived(lab: Lab, expected: Outcome, said: str) -> None:
+    lab.play("hello")
     lab.device.stop()
     oracle.check_job(lab, "persona", expected)
     oracle.check_stores(lab)
