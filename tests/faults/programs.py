@@ -28,7 +28,7 @@ def _twice(lab: Lab, arguments: Sequence[str], dies: Mapping[str, str]) -> None:
     log = lab.folder / "program.log"
     command = ("-m", "controller.cli", *arguments)
     first = Program(log, command, dies)
-    assert first.wait() == 1, first.said()
+    assert first.wait() > 0, first.said()
     assert "Traceback" not in first.said()
     again = Program(log, command, dies)
     assert again.wait() == 0, again.said()

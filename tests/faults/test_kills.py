@@ -43,7 +43,7 @@ def lab(request: pytest.FixtureRequest, row: Row, tmp_path: Path, newborn: Calla
         # Room for what there is, the ballast and the telemetry; the test takes what is left.
         with disks.small_disk(tmp_path / "disk", 24 << 20) as disk:
             lab = born.copy(folder)
-            lab.device.state.rename(disk / "state")
+            shutil.move(lab.device.state, disk / "state")
             lab.device.state.symlink_to(disk / "state")
             yield lab
             lab.device.stop()
@@ -62,20 +62,25 @@ def test_killed_there(
     row: Row, side: str, lab: Lab, expected: Outcome, said: str, request: pytest.FixtureRequest
 ) -> None:
     order = Order(row.point, side, row.passing, lab.folder / "killed")
-    dies = order.environment()
     if row.story in ("import", "merge"):
         folder = request.getfixturevalue("tiny_folder")
-        (converted if row.story == "import" else merged)(lab, folder, dies)
+        (converted if row.story == "import" else merged)(lab, folder, order.environment())
     else:
-        agent, controller = (dies, {}) if row.who == AGENT else ({}, dies)
-        prepare(lab, row)
-        if row.story not in ("birth", "rejoin", "stock", "farewell"):
-            lab.device.start(agent)
-        story = {"graph": "speech", "full": "hello"}.get(row.story, row.story)
-        lab.play(story, agent=agent, controller=controller)
-    lab.settle(agent)
+        tell(row, lab, order)
     assert order.mark.exists(), f"the story {row.story} does not pass {row.point.value} so often"
     CHECKS[row.story](lab, expected, said)
+
+
+def tell(row: Row, lab: Lab, order: Order) -> None:
+    nobody: dict[str, str] = {}
+    agent = order.environment() if row.who == AGENT else nobody
+    controller = nobody if row.who == AGENT else order.environment()
+    prepare(lab, row)
+    if row.story not in ("birth", "rejoin", "stock", "farewell"):
+        lab.device.start(agent)
+    story = {"graph": "speech", "full": "hello"}.get(row.story, row.story)
+    lab.play(story, agent=agent, controller=controller)
+    lab.settle(agent)
 
 
 def prepare(lab: Lab, row: Row) -> None:
