@@ -28,9 +28,8 @@ from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.inference.engines import named
-from agent.jobs import recovery
+from agent.jobs import quarantine, recovery
 from agent.jobs.desk import Desk
-from agent.jobs.journal import Journal
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
@@ -98,7 +97,7 @@ class Agent:
             reserve_bytes=config.artifacts.reserve_mib * _MIB,
             evicted=_REPLACEABLE,
         )
-        journal = Journal(state / "journal.db", clock)
+        journal = quarantine.opened(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")
         recovery.recover(journal, self._store, jobs, clock.boot_id)
         self._records = Records(journal)

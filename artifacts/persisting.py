@@ -37,6 +37,7 @@ class Point(enum.Enum):
     RING_RESIZED = "ring.resized"
     TELEMETRY_SYNCED = "telemetry.synced"
     JOURNAL_OPENED = "journal.opened"
+    JOURNAL_QUARANTINED = "journal.quarantined"
 
     # The agent's journal: one transaction each
     JOURNAL_SUBMITTED = "journal.submitted"
