@@ -7,13 +7,15 @@ because a device is away.
 """
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from controller import Fleet, JobFile, parse_job
+from artifacts.pieces import PIECE_BYTES
+from controller import Fleet, JobFile, TransferProgress, parse_job
 from controller.records import JobRecord
 from protos.errors import NanofleetError, NotFound, Unreachable, WorkerFailed
 from protos.nanofleet.v1 import artifact_pb2
@@ -204,6 +206,44 @@ async def short_answer(fleet: Fleet) -> None:
         raise Unreachable(str(error)) from error
 
 
+async def repair(folder: Path) -> None:
+    """A large upload, of which the device's disk changes a byte in the middle."""
+    async with Fleet.open(folder / "home") as fleet:
+        if not has(fleet, "large"):
+            await fleet.add_artifact(folder / "large", CHECKPOINT, name="large")
+        if not (folder / "spoiled").exists():
+            await patiently(lambda: half_pushed(fleet))
+            spoil(folder)
+        await patiently(lambda: fleet.push("large", DEVICE))
+
+
+async def half_pushed(fleet: Fleet) -> None:
+    half = asyncio.Event()
+
+    def on_progress(progress: TransferProgress) -> None:
+        if progress.moved_bytes > progress.size_bytes // 2:
+            half.set()
+
+    pushing = asyncio.create_task(fleet.push("large", DEVICE, on_progress))
+    waiting = asyncio.create_task(half.wait())
+    await asyncio.wait({pushing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    pushing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await pushing
+
+
+def spoil(folder: Path) -> None:
+    """A byte of the third piece, which the device has and believes in."""
+    (incoming,) = (folder / DEVICE / "artifacts" / "incoming").glob("?" * 64)
+    with incoming.open("r+b") as file:
+        file.seek(2 * PIECE_BYTES + 5)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    (folder / "spoiled").touch()
+
+
 async def storm(folder: Path) -> None:
     """Jobs of four kinds in one queue, and all of their results."""
     async with Fleet.open(folder / "home") as fleet:
@@ -226,7 +266,7 @@ async def farewell(folder: Path) -> None:
 
 STORIES = {
     story.__name__: story
-    for story in (birth, rejoin, stock, hello, life, speech, yielding, storm, farewell)
+    for story in (birth, rejoin, stock, hello, life, speech, yielding, repair, storm, farewell)
 }
 
 

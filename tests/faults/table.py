@@ -9,6 +9,8 @@
     speech       the adapter of a job answers
     graph        the same, with the engine that exports a graph
     yielding     a job makes room for a request, and is canceled
+    quarantine   the agent starts with a damaged journal
+    repair       a large upload, of which a byte changes on the device
     full         the agent starts on a disk that is full
     farewell     the device is removed
     import       a model is converted, in a process of its own
@@ -132,6 +134,9 @@ TABLE: tuple[Row, ...] = (
     *_rows("speech", AGENT, Point.ADAPTER_PART, Point.ADAPTER_UNPACKED, Point.ENGINE_PROVED),
     *_rows("graph", AGENT, Point.GRAPH_PART, (Point.GRAPH_PART, 2), Point.GRAPH_EXPORTED),
     *_rows("yielding", AGENT, Point.JOURNAL_DECIDED),
+    *_rows("quarantine", AGENT, Point.JOURNAL_QUARANTINED),
+    *_rows("repair", AGENT, Point.UPLOAD_REPAIRED, Point.STORE_PIECES),
+    *_rows("repair", CONTROLLER, Point.STORE_PIECES),
     *_rows("full", AGENT, Point.BALLAST_GIVEN_UP),
     *_rows("farewell", CONTROLLER, Point.FLEET_REMOVED),
     *_rows("import", CONTROLLER, Point.MODEL_CONVERTED),

@@ -1,5 +1,6 @@
 """SIGKILL before and after every persist point; then everybody goes on, and nothing is lost."""
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from agent.memory.plan import Plan
 from artifacts import base_model
 from artifacts import digest as digests
 from artifacts.persisting import AFTER, BEFORE, Point
+from artifacts.pieces import LEAST_BYTES
 from artifacts.store import ArtifactStore
 from controller.records import StageData
 from tests import disks
@@ -78,7 +80,7 @@ def tell(row: Row, lab: Lab, order: Order) -> None:
     prepare(lab, row)
     if row.story not in ("birth", "rejoin", "stock", "farewell"):
         lab.device.start(agent)
-    story = {"graph": "speech", "full": "hello"}.get(row.story, row.story)
+    story = {"graph": "speech", "full": "hello", "quarantine": "hello"}.get(row.story, row.story)
     lab.play(story, agent=agent, controller=controller)
     lab.settle(agent)
 
@@ -95,6 +97,10 @@ def prepare(lab: Lab, row: Row) -> None:
         lab.play("hello")
         lab.device.stop()
         lab.device.configure(CONFIG.replace("ring_mib = 1", "ring_mib = 2"))
+    elif row.story == "quarantine":
+        (lab.device.state / "journal.db").write_bytes(b"no journal" * 1000)
+    elif row.story == "repair":
+        (lab.folder / "large").write_bytes(random.Random(1).randbytes(LEAST_BYTES + 5))
     elif row.story == "full":
         lab.device.start()
         lab.play("hello")
@@ -137,6 +143,13 @@ def answers(lab: Lab, expected: Outcome, said: str) -> None:
     assert left == []
 
 
+def is_repaired(lab: Lab, expected: Outcome, said: str) -> None:
+    lab.device.stop()
+    oracle.check_stores(lab)
+    store = ArtifactStore(lab.device.state / "artifacts")
+    assert store.stat(digests.of_file(lab.folder / "large")) is not None
+
+
 def has_spoken(lab: Lab, expected: Outcome, said: str) -> None:
     assert (lab.folder / "said").read_text() == said
 
@@ -165,6 +178,8 @@ CHECKS: dict[str, Callable[[Lab, Outcome, str], None]] = {
     "life": has_lived,
     "hello": answers,
     "full": answers,
+    "quarantine": answers,
+    "repair": is_repaired,
     "speech": has_spoken,
     "graph": has_spoken,
     "yielding": has_yielded,
