@@ -244,6 +244,20 @@ def spoil(folder: Path) -> None:
     (folder / "spoiled").touch()
 
 
+async def submission(folder: Path) -> None:
+    """A job is submitted, and nobody waits for it."""
+    async with Fleet.open(folder / "home") as fleet:
+        await patiently(lambda: submitted(fleet, job("persona")))
+
+
+async def silence(folder: Path) -> None:
+    """The device does not talk to us, and nobody takes it for a reason to change a job."""
+    async with Fleet.open(folder / "home") as fleet:
+        before = fleet.job("persona").state
+        assert DEVICE in await fleet.refresh()
+        assert fleet.job("persona").state == before
+
+
 async def storm(folder: Path) -> None:
     """Jobs of four kinds in one queue, and all of their results."""
     async with Fleet.open(folder / "home") as fleet:
@@ -266,7 +280,20 @@ async def farewell(folder: Path) -> None:
 
 STORIES = {
     story.__name__: story
-    for story in (birth, rejoin, stock, hello, life, speech, yielding, repair, storm, farewell)
+    for story in (
+        birth,
+        rejoin,
+        stock,
+        hello,
+        life,
+        speech,
+        yielding,
+        repair,
+        submission,
+        silence,
+        storm,
+        farewell,
+    )
 }
 
 

@@ -62,12 +62,11 @@ class Program:
         log: Path,
         arguments: Sequence[str],
         environment: Mapping[str, str] = NOTHING,
-        prefix: Sequence[str] = (),
     ) -> None:
         self._log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, *arguments],
+                [sys.executable, *arguments],
                 cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
                 stdin=subprocess.DEVNULL,
@@ -96,6 +95,7 @@ class Device:
         self.log = state.with_suffix(".log")
         self.starts = 0
         self.most_starts = MOST_RUNS
+        self.may_fail = False
         self._program: Program | None = None
         state.mkdir(parents=True, exist_ok=True)
         self.configure(config)
@@ -108,11 +108,16 @@ class Device:
         assert self._program is not None
         return self._program.process.pid
 
-    def start(self, environment: Mapping[str, str] = NOTHING, prefix: Sequence[str] = ()) -> None:
+    def start(self, environment: Mapping[str, str] = NOTHING) -> None:
         """Does not wait until it serves: callers try again, as they must anyway."""
         self.starts += 1
         where = ("--state", str(self.state), "--host", "127.0.0.1", "--port", str(self.port))
-        self._program = Program(self.log, ("-m", "agent.cli", "run", *where), environment, prefix)
+        self._program = Program(self.log, ("-m", "agent.cli", "run", *where), environment)
+
+    def move_to(self, folder: Path) -> None:
+        """Its state to another disk, for instance; it is not running."""
+        shutil.move(self.state, folder)
+        self.state.symlink_to(folder)
 
     def join(self, token: str, environment: Mapping[str, str] = NOTHING) -> int:
         where = ("--state", str(self.state), "--advertise", f"127.0.0.1:{self.port}")
@@ -123,11 +128,14 @@ class Device:
         return self._program is not None and self._program.process.poll() is None
 
     def look_after(self, environment: Mapping[str, str] = NOTHING) -> None:
-        """Starts it again when it was killed; an end of another kind is the test's failure."""
+        """Starts it again when it was killed; an end of another kind is the test's failure, unless
+        ``may_fail`` says that it had a reason."""
         if self._program is None or self.is_running:
             return
         code = self._program.process.poll()
-        assert code == -signal.SIGKILL, f"the agent ended with {code}: {self.said()}"
+        assert self.may_fail or code == -signal.SIGKILL, (
+            f"the agent ended with {code}: {self.said()}"
+        )
         assert self.starts < self.most_starts, f"the agent is killed again and again: {self.said()}"
         self.start(environment)
 

@@ -111,7 +111,8 @@ def told(lab: Lab, name: str) -> tuple[JobRecord, list[JobEvent]]:
     return asyncio.run(read())
 
 
-def journalled(lab: Lab, job_id: str) -> list[JobEvent]:
+def journalled(lab: Lab, job_id: str = "") -> list[JobEvent]:
+    """What the device's own journal says, of one job or of all."""
     journal = Journal(lab.device.state / "journal.db", SystemClock())
     try:
         return journal.events(0, job_id, limit=1_000_000)

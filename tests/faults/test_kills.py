@@ -45,8 +45,7 @@ def lab(request: pytest.FixtureRequest, row: Row, tmp_path: Path, newborn: Calla
         # Room for what there is, the ballast and the telemetry; the test takes what is left.
         with disks.small_disk(tmp_path / "disk", 24 << 20) as disk:
             lab = born.copy(folder)
-            shutil.move(lab.device.state, disk / "state")
-            lab.device.state.symlink_to(disk / "state")
+            lab.device.move_to(disk / "state")
             yield lab
             lab.device.stop()
         return
