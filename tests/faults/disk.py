@@ -108,13 +108,14 @@ class Disk:
     def has_failed(self) -> bool:
         return self._error is not None and self._left == 0
 
-    def _change(self) -> None:
+    def _change(self, *, grows: bool = True) -> None:
+        """A full disk still lets go of what it has."""
         self.changes += 1
         if self._error is None or self._left is None:
             return
         if self._left:
             self._left -= 1
-        if not self._left:
+        if not self._left and (grows or self._error != errno.ENOSPC):
             raise OSError(self._error, "")
 
     # Requests, by their number in the protocol. Each gets the node and the arguments' bytes.
@@ -150,7 +151,7 @@ class Disk:
 
     def unlink(self, node: int, body: bytes) -> bytes:
         self._child(node, _name(body))
-        self._change()
+        self._change(grows=False)
         del self._nodes[node].children[_name(body)]
         self.log.append(Unlink(node, _name(body)))
         return b""
@@ -246,7 +247,7 @@ class Disk:
         there = self._nodes[new_parent].children.get(new_name)
         if there is not None and self._nodes[there].children:
             raise OSError(errno.ENOTEMPTY, "")
-        self._change()
+        self._change(grows=False)
         del self._nodes[parent].children[name]
         self._nodes[new_parent].children[new_name] = moved.number
         self.log.append(Rename(parent, name, new_parent, new_name))

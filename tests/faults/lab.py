@@ -133,10 +133,9 @@ class Device:
         if self._program is None or self.is_running:
             return
         code = self._program.process.poll()
-        assert self.may_fail or code == -signal.SIGKILL, (
-            f"the agent ended with {code}: {self.said()}"
-        )
-        assert self.starts < self.most_starts, f"the agent is killed again and again: {self.said()}"
+        has_reason = self.may_fail or code == -signal.SIGKILL
+        assert has_reason, f"the agent ended with {code}: {self.said()}"
+        assert self.starts < self.most_starts, f"the agent ends again and again: {self.said()}"
         self.start(environment)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -17,7 +17,7 @@ from tests.faults.oracle import Outcome
 
 # How long it stays so after the first write that fails.
 _FAILS_S = 1.0
-SHORT, LONG = 2, 24
+SHORT, LONG = 1, 12
 ERRORS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "broken": errno.EIO}
 
 
@@ -72,6 +72,8 @@ def test_the_disk_fails_from_some_write_on(
     lab.device.stop()
     oracle.check_job(lab, "persona", expected)
     oracle.check_stores(lab)
+    said = lab.device.log.read_text()
+    assert "Traceback" not in said, said
 
 
 @contextmanager
