@@ -48,9 +48,11 @@ class Point(enum.Enum):
     JOURNAL_LOG = "journal.log"
     JOURNAL_DECIDED = "journal.decided"
     JOURNAL_REHEARSED = "journal.rehearsed"
+    JOURNAL_DEVICE = "journal.device"
 
     # The agent, around a job
     WORKER_NOTED = "worker.noted"
+    CALIBRATION_KEPT = "calibration.kept"
     JOB_TIDIED = "job.tidied"
 
     # The training worker
@@ -60,7 +62,9 @@ class Point(enum.Enum):
     ADAPTER_PART = "adapter.part"
     ADAPTER_PACKED = "adapter.packed"
 
-    # The inference worker
+    # Serving: the agent, and its inference worker
+    SERVED_NOTED = "served.noted"
+    SERVED_FORGOTTEN = "served.forgotten"
     ADAPTER_UNPACKED = "adapter.unpacked"
     ENGINE_PROVED = "engine.proved"
     GRAPH_PART = "graph.part"

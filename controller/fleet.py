@@ -54,12 +54,7 @@ from controller.store import jobs as stored_jobs
 from controller.tokens import TOKEN_LIFE_S
 from controller.transfer import OnProgress
 from protos.errors import TimedOut
-from protos.nanofleet.v1 import (
-    artifact_pb2,
-    inference_pb2,
-    job_pb2,
-    telemetry_pb2,
-)
+from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2, telemetry_pb2
 from protos.transport import ENROLMENT_PORT
 
 if TYPE_CHECKING:
@@ -152,6 +147,12 @@ class Fleet:
         """All at once; unreachable ones are there, with the problem."""
         found = await self._probe.statuses(self.devices())
         return facts.selected_statuses(found, selector)
+
+    async def device_events(self, device: str, *, newest: int = 20) -> list[device_pb2.DeviceEvent]:
+        """What was decided about its models, the oldest of them first."""
+        connection = self._to(device)
+        request = device_pb2.ListEventsRequest(newest=newest)
+        return list((await connection.call(connection.devices.ListEvents, request)).events)
 
     def label_device(self, device: str, labels: Mapping[str, str]) -> None:
         """Replaces the device's labels."""

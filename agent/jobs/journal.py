@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.clock import Clock, moment
 from agent.jobs import states
 from agent.jobs.database import Database, Sync
+from agent.jobs.device_log import DeviceLog
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
 from artifacts.persisting import Point
@@ -60,6 +61,7 @@ class Journal:
         self._clock = clock
         self._db = Database(path, clock.boot_id)
         self.journal_id = self._db.journal_id
+        self.device = DeviceLog(self._db, clock)
 
     def close(self) -> None:
         self._db.close()
@@ -140,7 +142,7 @@ class Journal:
 
     def events(self, after_seq: int, job_id: str = "", limit: int = 256) -> list[JobEvent]:
         """At most ``limit`` events with a greater number, of one job or (empty) of all."""
-        where = "AND job_id=?" if job_id else ""
+        where = "AND job_id=?" if job_id else "AND job_id<>''"
         query = f"SELECT seq, record FROM event WHERE seq>? {where} ORDER BY seq LIMIT ?"
         values = (after_seq, job_id, limit) if job_id else (after_seq, limit)
         return [_numbered(row["seq"], row["record"]) for row in self._db.execute(query, values)]

@@ -41,6 +41,8 @@ class Means:
     leave: Callable[[], None] = lambda: None
     # What the worker was seen to take of anonymous memory.
     measured: Callable[[int], None] = lambda size_bytes: None
+    # What it is expected to take beyond its forecast, as others did.
+    above_bytes: Callable[[], int] = lambda: 0
 
     @property
     def worker_threads(self) -> int:
@@ -86,6 +88,7 @@ class PowerMeter:
 def completed(plan: JobPlan, means: Means, power_w: float | None) -> JobPlan:
     """The plan with what only the agent knows."""
     plan.usable_bytes = means.usable_bytes
+    plan.calibrated_peak_bytes = plan.peak_bytes + means.above_bytes()
     if power_w is not None:
         plan.energy_j = power_w * plan.duration_s
     return plan

@@ -37,6 +37,7 @@ _V1 = "/nanofleet.v1."
 TABLE: Mapping[str, frozenset[Role]] = {
     f"{_V1}DeviceService/GetDevice": READ,
     f"{_V1}DeviceService/WatchTelemetry": READ,
+    f"{_V1}DeviceService/ListEvents": READ,
     f"{_V1}ArtifactService/StatArtifact": READ,
     f"{_V1}ArtifactService/PutArtifact": CHANGE,
     f"{_V1}ArtifactService/GetArtifact": CHANGE,

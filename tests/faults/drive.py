@@ -167,6 +167,7 @@ async def speech(folder: Path) -> None:
     async with Fleet.open(folder / "home") as fleet:
         said = await patiently(lambda: answer(fleet))
         (folder / "said").write_text(said)
+        await patiently(lambda: fleet.unload_model(DEVICE))
 
 
 async def answer(fleet: Fleet) -> str:

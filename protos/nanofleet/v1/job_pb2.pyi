@@ -1261,6 +1261,7 @@ class JobPlan(_message.Message):
     ENERGY_J_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
+    CALIBRATED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     peak_bytes: _builtins.int
     usable_bytes: _builtins.int
     measured_peak_bytes: _builtins.int
@@ -1276,6 +1277,8 @@ class JobPlan(_message.Message):
     """Where the board measures its power."""
     threads: _builtins.int
     data_type: _builtins.str
+    calibrated_peak_bytes: _builtins.int
+    """The predicted peak, and what workers on this base took beyond it on this device before."""
     @_builtins.property
     def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPart]:
         """The predicted peak of the worker, in parts, and what the board has for it."""
@@ -1298,10 +1301,11 @@ class JobPlan(_message.Message):
         energy_j: _builtins.float | None = ...,
         threads: _builtins.int = ...,
         data_type: _builtins.str = ...,
+        calibrated_peak_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015

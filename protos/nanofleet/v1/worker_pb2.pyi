@@ -640,6 +640,7 @@ class InferenceReport(_message.Message):
     WORKER_FAILED_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    ADAPTER_FREED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___ModelOpened: ...
     @_builtins.property
@@ -654,6 +655,8 @@ class InferenceReport(_message.Message):
     def embedding(self) -> Global___EmbeddingReport: ...
     @_builtins.property
     def score(self) -> Global___ScoreReport: ...
+    @_builtins.property
+    def adapter_freed(self) -> Global___AdapterFreed: ...
     def __init__(
         self,
         *,
@@ -663,16 +666,38 @@ class InferenceReport(_message.Message):
         worker_failed: Global___WorkerFailed | None = ...,
         embedding: Global___EmbeddingReport | None = ...,
         score: Global___ScoreReport | None = ...,
+        adapter_freed: Global___AdapterFreed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_freed", b"adapter_freed", "chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_freed", b"adapter_freed", "chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["opened", "chunk", "failed", "worker_failed", "embedding", "score"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["opened", "chunk", "failed", "worker_failed", "embedding", "score", "adapter_freed"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___InferenceReport: _TypeAlias = InferenceReport  # noqa: Y015
+
+@_typing.final
+class AdapterFreed(_message.Message):
+    """To make room for another one; it is loaded again when a request wants it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    adapter_digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        adapter_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterFreed: _TypeAlias = AdapterFreed  # noqa: Y015
 
 @_typing.final
 class ModelOpened(_message.Message):

@@ -25,7 +25,7 @@ METHODS = sorted(
 )
 READING = {
     "GetDevice", "WatchTelemetry", "StatArtifact", "ListArtifacts", "GetJob", "ListJobs",
-    "WatchJob", "ListAdapters",
+    "WatchJob", "ListAdapters", "ListEvents",
 }  # fmt: skip
 
 
