@@ -38,6 +38,7 @@ from artifacts import durable
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
+    Conditions,
     Decided,
     JobEvent,
     JobResult,
@@ -102,6 +103,8 @@ class Attempt:
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
+        # Of the board, once the worker is gone.
+        self._conditions: Conditions | None = None
         # llama.cpp with the trial adapter, while the worker waits.
         self._speech: asyncio.Task[PlanCheck] | None = None
         # Waiting for its memory.
@@ -116,7 +119,7 @@ class Attempt:
 
     async def run(self) -> Ending:
         """Runs the worker to its end. Cancelled, it kills the worker first."""
-        energy_before_j = self._means.energy_j()
+        observed = self._means.observe()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
             start = await self._means.start_of(self._name, self._train, self._folder)
@@ -126,7 +129,8 @@ class Attempt:
         finally:
             self._rests.set()
             self._means.leave()
-        return await self._ending(last, exit, energy_before_j)
+            self._conditions = observed()
+        return await self._ending(last, exit)
 
     @property
     def yields(self) -> bool:
@@ -335,15 +339,14 @@ class Attempt:
         self._means.measured(progress.anonymous_bytes)
         self._peak_anonymous_bytes = max(self._peak_anonymous_bytes, progress.anonymous_bytes)
 
-    async def _ending(
-        self, last: TrainingReport, exit: Exit, energy_before_j: float | None
-    ) -> Ending:
+    async def _ending(self, last: TrainingReport, exit: Exit) -> Ending:
         match last.WhichOneof("report"):
             case "finished":
                 result = last.finished.result
-                energy_j = self._means.energy_j()
-                if energy_j is not None and energy_before_j is not None:
-                    result.energy_j = energy_j - energy_before_j
+                if self._conditions is not None:
+                    result.conditions.CopyFrom(self._conditions)
+                    if self._conditions.HasField("energy_j"):
+                        result.energy_j = self._conditions.energy_j
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
@@ -372,7 +375,14 @@ class Attempt:
 
     def _account(self, exit: Exit, message: str, result: JobResult | None = None) -> Account:
         peak_rss_bytes = max(exit.peak_rss_bytes, self.progress.peak_rss_bytes)
-        return Account(message, result, exit.log_tail, peak_rss_bytes, self._peak_anonymous_bytes)
+        return Account(
+            message,
+            result,
+            exit.log_tail,
+            peak_rss_bytes,
+            self._peak_anonymous_bytes,
+            self._conditions,
+        )
 
 
 async def _send(worker: Worker[TrainingReport], command: TrainingCommand) -> None:

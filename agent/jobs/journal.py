@@ -22,6 +22,7 @@ from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Conditions,
     Decided,
     Evaluated,
     Job,
@@ -44,6 +45,7 @@ class Account:
     log_tail: str = ""
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
+    conditions: Conditions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,8 @@ def _ended(
     attempt.log_tail = account.log_tail
     attempt.peak_rss_bytes = account.peak_rss_bytes
     attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
+    if account.conditions is not None:
+        attempt.conditions.CopyFrom(account.conditions)
     return attempt
 
 

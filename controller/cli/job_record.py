@@ -56,7 +56,11 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
         fields += _result(job)
     elif job.HasField("progress"):
         fields += _progress(job)
-    fields += [(f"attempt {attempt.number}", _attempt(attempt)) for attempt in job.attempts]
+    for attempt in job.attempts:
+        fields.append((f"attempt {attempt.number}", _attempt(attempt)))
+        # Those of the last one are the result's.
+        if attempt.HasField("conditions") and attempt.state != job_pb2.JOB_STATE_SUCCEEDED:
+            fields.append(("", job_screen.conditions(attempt.conditions)))
     return fields
 
 
@@ -141,7 +145,6 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
 
 def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     result = job.result
-    energy = result.energy_j if result.HasField("energy_j") else None
     best = result.best
     held_out: list[tuple[str, Cell]] = [
         (
@@ -165,7 +168,8 @@ def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
             f"{units.size(result.peak_rss_bytes)}"
             f" ({units.size(result.peak_anonymous_bytes)} anonymous)",
         ),
-        ("energy", units.energy(energy)),
+        ("energy", job_screen.energy(result)),
+        ("board", job_screen.conditions(result.conditions)),
     ]
 
 

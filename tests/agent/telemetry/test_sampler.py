@@ -6,7 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.telemetry.sampler import SENSORS_FOUND_EVERY, Sampler, WorkerStatus
+from agent.telemetry.board import SENSORS_FOUND_EVERY
+from agent.telemetry.sampler import Sampler, WorkerStatus
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample, WorkerSample
 from tests.jetson import trees
 from tests.jetson.trees import spoiled, write
@@ -158,7 +159,7 @@ def test_free_space_is_that_of_the_state_folder(tmp_path: Path) -> None:
     assert abs(taken.disk_free_bytes - psutil.disk_usage(str(tmp_path)).free) < 1 << 30
 
 
-@pytest.mark.parametrize("name", trees.BOARDS)
+@pytest.mark.parametrize("name", trees.TO_SPOIL)
 def test_no_spoiled_file_ends_the_record(tmp_path: Path, name: str) -> None:
     """Each file of each board, spoiled before the sampler starts and while it runs."""
     write(trees.BOARDS[name], tmp_path)
