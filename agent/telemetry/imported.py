@@ -1,8 +1,8 @@
 """A log of tegrastats, summed up: `nanofleet-agent tegrastats FILE`.
 
 What was logged on a board by hand, or by an older fleet, in the words of our own telemetry: power
-with the rail that gave it, energy by the same trapezoid, the board's temperature, memory, GPU. Lines
-without a time are taken to be ``period_s`` apart.
+with the rail that gave it, energy by the same trapezoid, the board's temperature, memory, GPU.
+Lines without a time are taken to be ``period_s`` apart.
 """
 
 from collections.abc import Iterable
