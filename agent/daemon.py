@@ -49,7 +49,7 @@ from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
-from agent.telemetry.conditions import Observations
+from agent.telemetry.circumstances import Observations
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import WorkerStatus

@@ -38,7 +38,7 @@ from artifacts import durable
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
-    Conditions,
+    Circumstances,
     Decided,
     JobEvent,
     JobResult,
@@ -104,7 +104,7 @@ class Attempt:
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
         # Of the board, once the worker is gone.
-        self._conditions: Conditions | None = None
+        self._circumstances: Circumstances | None = None
         # llama.cpp with the trial adapter, while the worker waits.
         self._speech: asyncio.Task[PlanCheck] | None = None
         # Waiting for its memory.
@@ -129,7 +129,7 @@ class Attempt:
         finally:
             self._rests.set()
             self._means.leave()
-            self._conditions = observed()
+            self._circumstances = observed()
         return await self._ending(last, exit)
 
     @property
@@ -343,10 +343,10 @@ class Attempt:
         match last.WhichOneof("report"):
             case "finished":
                 result = last.finished.result
-                if self._conditions is not None:
-                    result.conditions.CopyFrom(self._conditions)
-                    if self._conditions.HasField("energy_j"):
-                        result.energy_j = self._conditions.energy_j
+                if self._circumstances is not None:
+                    result.circumstances.CopyFrom(self._circumstances)
+                    if self._circumstances.HasField("energy_j"):
+                        result.energy_j = self._circumstances.energy_j
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
@@ -381,7 +381,7 @@ class Attempt:
             exit.log_tail,
             peak_rss_bytes,
             self._peak_anonymous_bytes,
-            self._conditions,
+            self._circumstances,
         )
 
 

@@ -22,7 +22,7 @@ from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
-    Conditions,
+    Circumstances,
     Decided,
     Evaluated,
     Job,
@@ -45,7 +45,7 @@ class Account:
     log_tail: str = ""
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
-    conditions: Conditions | None = None
+    circumstances: Circumstances | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +287,8 @@ def _ended(
     attempt.log_tail = account.log_tail
     attempt.peak_rss_bytes = account.peak_rss_bytes
     attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
-    if account.conditions is not None:
-        attempt.conditions.CopyFrom(account.conditions)
+    if account.circumstances is not None:
+        attempt.circumstances.CopyFrom(account.circumstances)
     return attempt
 
 

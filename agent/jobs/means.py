@@ -13,7 +13,7 @@ from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.nanofleet.v1.job_pb2 import Conditions, JobPlan, TrainSpec
+from protos.nanofleet.v1.job_pb2 import Circumstances, JobPlan, TrainSpec
 from protos.nanofleet.v1.worker_pb2 import StartTraining
 
 TRAINING_MODULE = "agent.training.worker"
@@ -34,7 +34,7 @@ class Means:
     usable_bytes: int = 0  # what the board has for workers
     energy_j: Callable[[], float | None] = lambda: None
     # Begins to look at the board; what it returns ends that, and tells what was seen.
-    observe: Callable[[], Callable[[], Conditions | None]] = lambda: lambda: None
+    observe: Callable[[], Callable[[], Circumstances | None]] = lambda: lambda: None
     serves: bool = True  # llama.cpp is installed
     # A fresh control group for the worker of this name.
     limit: Callable[[str], Group | None] = lambda worker: None

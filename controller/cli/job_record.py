@@ -59,8 +59,8 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     for attempt in job.attempts:
         fields.append((f"attempt {attempt.number}", _attempt(attempt)))
         # Those of the last one are the result's.
-        if attempt.HasField("conditions") and attempt.state != job_pb2.JOB_STATE_SUCCEEDED:
-            fields.append(("", job_screen.conditions(attempt.conditions)))
+        if attempt.HasField("circumstances") and attempt.state != job_pb2.JOB_STATE_SUCCEEDED:
+            fields.append(("", job_screen.circumstances(attempt.circumstances)))
     return fields
 
 
@@ -169,7 +169,7 @@ def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
             f" ({units.size(result.peak_anonymous_bytes)} anonymous)",
         ),
         ("energy", job_screen.energy(result)),
-        ("board", job_screen.conditions(result.conditions)),
+        ("board", job_screen.circumstances(result.circumstances)),
     ]
 
 

@@ -148,15 +148,15 @@ def outcome(name: str, result: job_pb2.JobResult) -> str:
 
 def energy(result: job_pb2.JobResult) -> str:
     joules = result.energy_j if result.HasField("energy_j") else None
-    return units.simulated(units.energy(joules), result.conditions.simulated)
+    return units.simulated(units.energy(joules), result.circumstances.simulated)
 
 
-def conditions(board: job_pb2.Conditions) -> str:
+def circumstances(board: job_pb2.Circumstances) -> str:
     """``15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal)``."""
     return "; ".join(filter(None, (_mode(board), _draw(board), _heat(board), _events(board))))
 
 
-def _mode(board: job_pb2.Conditions) -> str:
+def _mode(board: job_pb2.Circumstances) -> str:
     parts = [board.power_mode] if board.power_mode else []
     if board.HasField("cores_online"):
         parts.append(f"{board.cores_online} cores")
@@ -169,20 +169,20 @@ def _mode(board: job_pb2.Conditions) -> str:
     return ", ".join(parts)
 
 
-def _draw(board: job_pb2.Conditions) -> str:
+def _draw(board: job_pb2.Circumstances) -> str:
     if not board.HasField("mean_power_mw"):
         return ""
     return f"{units.watts(round(board.mean_power_mw))} {board.power_source}"
 
 
-def _heat(board: job_pb2.Conditions) -> str:
+def _heat(board: job_pb2.Circumstances) -> str:
     if not board.HasField("peak_celsius"):
         return ""
     mean, peak = units.celsius(board.mean_celsius), units.celsius(board.peak_celsius)
     return f"{mean} mean, {peak} peak ({board.heat_zone})"
 
 
-def _events(board: job_pb2.Conditions) -> str:
+def _events(board: job_pb2.Circumstances) -> str:
     return ", ".join(f"{one.events} × {one.name}" for one in board.over_current if one.events)
 
 

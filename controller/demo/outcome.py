@@ -90,7 +90,7 @@ def summary(outcome: Outcome) -> dict[str, Plain]:
         "energy_j": result.energy_j if result.HasField("energy_j") else None,
         "mean_power_mw": dict(outcome.powers.means_mw()),
         "peak_celsius": dict(outcome.powers.celsius),
-        "simulated": result.conditions.simulated,
+        "simulated": result.circumstances.simulated,
         "peak_rss_bytes": dict(asdict(outcome.peaks)),
         "served_while_training": outcome.served_while_training,
         "resumed_at_step": outcome.resumed_at_step,

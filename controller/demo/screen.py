@@ -138,7 +138,7 @@ def _energy(result: JobResult) -> str:
 
 def _boards(outcome: Outcome) -> Iterator[tuple[str, str]]:
     """What each device drew and how warm it became; every one of the demo is simulated."""
-    simulated = outcome.result.conditions.simulated
+    simulated = outcome.result.circumstances.simulated
     for device, mean_mw in outcome.powers.means_mw():
         power = units.simulated(units.watts(round(mean_mw)), simulated)
         heat = units.simulated(units.celsius(outcome.powers.celsius.get(device)), simulated)

@@ -34,8 +34,8 @@ async def test_a_job_on_a_simulated_board_is_stamped_and_labelled(
         await submit(stubs, kitchen.spec())
         job = await ended(stubs)
         assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job
-        found = job.result.conditions
-        assert found == job.attempts[0].conditions
+        found = job.result.circumstances
+        assert found == job.attempts[0].circumstances
         assert found.simulated
         assert (found.power_mode, found.cores_online) == ("10W (0)", 6)
         assert found.power_source == "VDD_IN"

@@ -440,7 +440,7 @@ class Attempt(_message.Message):
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
-    CONDITIONS_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """from 1"""
     state: Global___JobState.ValueType
@@ -456,7 +456,7 @@ class Attempt(_message.Message):
     @_builtins.property
     def ended(self) -> Global___Moment: ...
     @_builtins.property
-    def conditions(self) -> Global___Conditions:
+    def circumstances(self) -> Global___Circumstances:
         """Absent where the agent itself ended before the attempt did."""
 
     def __init__(
@@ -471,18 +471,18 @@ class Attempt(_message.Message):
         log_tail: _builtins.str = ...,
         peak_rss_bytes: _builtins.int = ...,
         peak_anonymous_bytes: _builtins.int = ...,
-        conditions: Global___Conditions | None = ...,
+        circumstances: Global___Circumstances | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "ended", b"ended", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circumstances", b"circumstances", "ended", b"ended", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "conditions", b"conditions", "ended", b"ended", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "circumstances", b"circumstances", "ended", b"ended", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
-class Conditions(_message.Message):
+class Circumstances(_message.Message):
     """The board while an attempt ran, from its telemetry: what makes figures comparable. The same board
     is half as fast in another power mode, or hot. Absent is absent.
     """
@@ -571,7 +571,7 @@ class Conditions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_celsius) -> _WhichOneofReturnType__peak_celsius | None: ...
 
-Global___Conditions: _TypeAlias = Conditions  # noqa: Y015
+Global___Circumstances: _TypeAlias = Circumstances  # noqa: Y015
 
 @_typing.final
 class JobResult(_message.Message):
@@ -590,7 +590,7 @@ class JobResult(_message.Message):
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
-    CONDITIONS_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
@@ -612,7 +612,7 @@ class JobResult(_message.Message):
         """Of the exported adapter, where the recipe has an evaluation."""
 
     @_builtins.property
-    def conditions(self) -> Global___Conditions:
+    def circumstances(self) -> Global___Circumstances:
         """Of the attempt that finished."""
 
     def __init__(
@@ -631,12 +631,12 @@ class JobResult(_message.Message):
         peak_anonymous_bytes: _builtins.int = ...,
         best: Global___Evaluated | None = ...,
         stopped_early: _builtins.bool = ...,
-        conditions: Global___Conditions | None = ...,
+        circumstances: Global___Circumstances | None = ...,
         peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "conditions", b"conditions", "energy_j", b"energy_j"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "circumstances", b"circumstances", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "conditions", b"conditions", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "circumstances", b"circumstances", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015

@@ -267,7 +267,7 @@ def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
 
 
 def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> None:
-    board = job_pb2.Conditions(
+    board = job_pb2.Circumstances(
         power_mode="15W (0)",
         cores_online=6,
         clocks_pinned=False,
@@ -281,13 +281,13 @@ def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> N
             telemetry_pb2.OverCurrentSample(name="OC2 average over-current"),
         ],
     )
-    assert job_screen.conditions(board) == (
+    assert job_screen.circumstances(board) == (
         "15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal);"
         " 3 × OC1 under-voltage"
     )
     board.simulated = board.changed = True
-    assert "changed meanwhile, all of it simulated;" in job_screen.conditions(board)
-    assert job_screen.conditions(job_pb2.Conditions()) == ""
-    result = job_pb2.JobResult(energy_j=370, conditions=board)
+    assert "changed meanwhile, all of it simulated;" in job_screen.circumstances(board)
+    assert job_screen.circumstances(job_pb2.Circumstances()) == ""
+    result = job_pb2.JobResult(energy_j=370, circumstances=board)
     assert job_screen.energy(result) == "370 J sim"
     assert job_screen.energy(job_pb2.JobResult()) == "–"

@@ -6,7 +6,7 @@ second counts, and takes in each sample until it ends. All of it happens in the 
 
 from collections.abc import Callable
 
-from protos.nanofleet.v1.job_pb2 import Conditions
+from protos.nanofleet.v1.job_pb2 import Circumstances
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample
 
 
@@ -23,19 +23,19 @@ class Observations:
         for observation in self._open:
             observation.add(sample)
 
-    def begin(self) -> Callable[[], Conditions]:
+    def begin(self) -> Callable[[], Circumstances]:
         """Opens one; calling what is returned ends it. To be ended once."""
         observation = _Observation(self._newest)
         self._open.append(observation)
         before_j = self._energy_j()
 
-        def end() -> Conditions:
+        def end() -> Circumstances:
             self._open.remove(observation)
-            conditions = observation.conditions()
+            circumstances = observation.circumstances()
             after_j = self._energy_j()
             if after_j is not None:
-                conditions.energy_j = after_j - (before_j or 0.0)
-            return conditions
+                circumstances.energy_j = after_j - (before_j or 0.0)
+            return circumstances
 
         return end
 
@@ -75,12 +75,12 @@ class _Observation:
         if sample.power.HasField("total_mw"):
             self._power.add(sample.power.total_mw)
 
-    def conditions(self) -> Conditions:
+    def circumstances(self) -> Circumstances:
         last = self._last or self._first
         if last is None:
-            return Conditions()
+            return Circumstances()
         mode, cpu = last.power_mode, last.cpu
-        found = Conditions(
+        found = Circumstances(
             power_mode=_name(last),
             changed=self._changed,
             clocks_pinned=mode.clocks_pinned if mode.HasField("clocks_pinned") else None,

@@ -1,7 +1,7 @@
 """What an attempt is stamped with."""
 
-from agent.telemetry.conditions import Observations
-from protos.nanofleet.v1.job_pb2 import Conditions
+from agent.telemetry.circumstances import Observations
+from protos.nanofleet.v1.job_pb2 import Circumstances
 from protos.nanofleet.v1.telemetry_pb2 import (
     CpuSample,
     HeatSample,
@@ -33,7 +33,7 @@ def test_conditions_are_those_of_the_time_between() -> None:
     observations.add(sample(54.0, 6_000, events=43))
     found = end()
     observations.add(sample(80.0, 9_000, events=99))
-    assert found == Conditions(
+    assert found == Circumstances(
         power_mode="15W (0)",
         clocks_pinned=False,
         cores_online=6,
@@ -64,7 +64,7 @@ def test_mode_that_changes_meanwhile_is_said() -> None:
 
 def test_absent_is_absent() -> None:
     observations = Observations(lambda: None)
-    assert observations.begin()() == Conditions()
+    assert observations.begin()() == Circumstances()
     end = observations.begin()
     observations.add(TelemetrySample())
-    assert end() == Conditions(samples=1)
+    assert end() == Circumstances(samples=1)
