@@ -1,6 +1,6 @@
 """The agent: everything is built here, started here, and stopped here, in this order.
 
-    lock ─ identity ─ ballast ─ sweep ─ machine ─ store ─ journal ─ recovery
+    lock ─ identity ─ ballast ─ sweep ─ machine ─ store ─ journal ─ telemetry ring ─ recovery
          ─ memory ─ runner, model host ─ server
 
 Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
@@ -9,6 +9,8 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     telemetry    recorder.record: a sample a second. Started again when it fails.
     ballast      Ballast.keep: room for the next start, kept again once there is some.
     machine      Machine.run: moves a simulated board, or reads a program beside the sensors.
+    arbiter      Residents.run: who has the board's memory, once a second.
+    warm start   warm_start: the model that was served last, once.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -22,6 +24,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,23 +36,30 @@ from agent.inference.engines import named
 from agent.jobs import recovery
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
 from agent.machine import Machine
+from agent.memory import calibration_file
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
+from agent.memory.calibration_file import CalibrationFile
 from agent.memory.residents import Residents, read_board
 from agent.rpc.artifacts import ArtifactService
 from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
+from agent.serving import last_served
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
+from agent.serving.last_served import LastServed
+from agent.serving.warm_start import warm_start
 from agent.telemetry.circumstances import Observations
+from agent.telemetry.conditions import conditions_of
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import WorkerStatus
@@ -59,7 +69,8 @@ from agent.workers.process import Launcher
 from artifacts import durable
 from artifacts.store import ArtifactStore
 from jetson.memory import read_memory
-from protos.errors import InternalError
+from protos.errors import InternalError, NanofleetError
+from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 if TYPE_CHECKING:
@@ -101,7 +112,9 @@ class Agent:
         )
         journal = Journal(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")
-        recovery.recover(journal, self._store, jobs, clock.boot_id)
+        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        conditions = partial(conditions_of, self._ring)
+        recovery.recover(journal, self._store, jobs, clock.boot_id, conditions)
         self._records = Records(journal)
         budget = _budget(config, machine.root)
         self._residents = Residents(
@@ -111,13 +124,15 @@ class Agent:
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
+            calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
+            tell=self._tell,
         )
         launcher = Launcher(state / "workers", clock.boot_id)
         engine = config.inference.engine
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = machine.sampler()
         self._observations = Observations(lambda: self._sampler.energy.total_j)
-        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        self._last_served = LastServed(state / last_served.FILE)
         self._host = ModelHost(
             HostMeans(
                 store=self._store,
@@ -131,6 +146,8 @@ class Agent:
                 engine=engine,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
+                last_served=self._last_served,
+                tell=self._tell,
             )
         )
         self._residents.serve_with(self._host)
@@ -139,6 +156,7 @@ class Agent:
             store=self._store,
             launcher=launcher,
             jobs=jobs,
+            leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
             usable_bytes=self._residents.budget.usable_bytes,
@@ -148,10 +166,19 @@ class Agent:
             limit=self._limit,
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
+            conditions=conditions,
             measured=self._residents.measured_job,
+            above_bytes=lambda: self._residents.job_above_bytes,
         )
         self._runner = Runner(means)
-        desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
+        desk = Desk(
+            self._records,
+            self._store,
+            self._runner,
+            jobs,
+            means.leases,
+            self._residents.admit_job,
+        )
         rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
             name=credentials.identity.name,
@@ -193,11 +220,14 @@ class Agent:
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
             machine = asyncio.create_task(self._machine.run(), name="machine")
             asked = asyncio.create_task(stop.wait(), name="signal")
+            warm = asyncio.create_task(self._warm_start(), name="warm start")
             ready(port)
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
             _LOG.info("stopping")
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
+            warm.cancel()
+            await asyncio.wait((warm,))
             await self._host.close()
             for task in (telemetry, ballast, arbiter, machine, asked):
                 task.cancel()
@@ -220,6 +250,20 @@ class Agent:
             except Exception:  # noqa: BLE001 - whatever it is, telemetry starts again
                 _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
             await asyncio.sleep(_TELEMETRY_AGAIN_S)
+
+    async def _warm_start(self) -> None:
+        if self._config.inference.warm_start:
+            try:
+                await warm_start(self._host, self._last_served, self._tell)
+            except Exception:  # noqa: BLE001 - whatever it is, requests load models themselves
+                _LOG.exception("the model that was served last could not be loaded")
+
+    async def _tell(self, event: DeviceEvent) -> None:
+        """A full disk must not hold up what was decided."""
+        try:
+            await self._records.write(self._records.journal.device.add, event)
+        except NanofleetError as error:
+            _LOG.warning("%s is not among the device's events: %s", event.act, error)
 
     def _limit(self, worker: str) -> limits.Group | None:
         """A control group as large as what all workers may use."""

@@ -24,7 +24,7 @@ def sample(
     )
 
 
-def test_conditions_are_those_of_the_time_between() -> None:
+def test_circumstances_are_those_of_the_time_between() -> None:
     spent_j = iter([10.0, 34.5])
     observations = Observations(lambda: next(spent_j))
     observations.add(sample(90.0, 9_000, events=40))
