@@ -43,6 +43,7 @@ from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
+    Circumstances,
     Decided,
     JobEvent,
     JobResult,
@@ -113,6 +114,8 @@ class Attempt:
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
+        # Of the board, once the worker is gone.
+        self._circumstances: Circumstances | None = None
         # llama.cpp with the trial adapter, while the worker waits.
         self._speech: asyncio.Task[PlanCheck] | None = None
         # Waiting for its memory.
@@ -129,7 +132,7 @@ class Attempt:
         """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
         for what an older agent took and this one cannot run."""
         spec.check(self._spec)
-        energy_before_j = self._means.energy_j()
+        observed = self._means.observe()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
             start = await self._means.start_of(self._name, self._train, self._folder)
@@ -139,7 +142,8 @@ class Attempt:
         finally:
             self._rests.set()
             self._means.leave()
-        return await self._ending(last, exit, energy_before_j)
+            self._circumstances = observed()
+        return await self._ending(last, exit)
 
     @property
     def yields(self) -> bool:
@@ -358,15 +362,14 @@ class Attempt:
         self._means.measured(progress.anonymous_bytes)
         self._peak_anonymous_bytes = max(self._peak_anonymous_bytes, progress.anonymous_bytes)
 
-    async def _ending(
-        self, last: TrainingReport, exit: Exit, energy_before_j: float | None
-    ) -> Ending:
+    async def _ending(self, last: TrainingReport, exit: Exit) -> Ending:
         match last.WhichOneof("report"):
             case "finished":
                 result = last.finished.result
-                energy_j = self._means.energy_j()
-                if energy_j is not None and energy_before_j is not None:
-                    result.energy_j = energy_j - energy_before_j
+                if self._circumstances is not None:
+                    result.circumstances.CopyFrom(self._circumstances)
+                    if self._circumstances.HasField("energy_j"):
+                        result.energy_j = self._circumstances.energy_j
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
@@ -424,6 +427,7 @@ class Attempt:
             peak_rss_bytes,
             self._peak_anonymous_bytes,
             self._means.conditions(self.job_id),
+            self._circumstances,
         )
 
 

@@ -25,6 +25,7 @@ from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Circumstances,
     Conditions,
     Decided,
     Evaluated,
@@ -49,6 +50,7 @@ class Account:
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
     last: Conditions | None = None
+    circumstances: Circumstances | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,8 @@ def _ended(
     attempt.peak_rss_bytes = account.peak_rss_bytes
     attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
     attempt.last.CopyFrom(account.last or Conditions())
+    if account.circumstances is not None:
+        attempt.circumstances.CopyFrom(account.circumstances)
     return attempt
 
 
