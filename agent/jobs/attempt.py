@@ -366,10 +366,7 @@ class Attempt:
         match last.WhichOneof("report"):
             case "finished":
                 result = last.finished.result
-                if self._circumstances is not None:
-                    result.circumstances.CopyFrom(self._circumstances)
-                    if self._circumstances.HasField("energy_j"):
-                        result.energy_j = self._circumstances.energy_j
+                self._stamp(result)
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
@@ -400,8 +397,16 @@ class Attempt:
             return None
         if result is None:
             return None
+        self._stamp(result)
         message = f"Finished; the worker ended with {exit} before it could say so."
         return Ending(states.Finished(), self._account(exit, message, result))
+
+    def _stamp(self, result: JobResult) -> None:
+        """With what the board was like: the figures are of no use without it."""
+        if self._circumstances is not None:
+            result.circumstances.CopyFrom(self._circumstances)
+            if self._circumstances.HasField("energy_j"):
+                result.energy_j = self._circumstances.energy_j
 
     async def _kept(self, adapter: Path, result: JobResult, exit: Exit) -> Ending:
         result.peak_rss_bytes = max(result.peak_rss_bytes, exit.peak_rss_bytes)
