@@ -112,6 +112,7 @@ TABLE: tuple[Row, ...] = (
         (Point.ADAPTER_PART, 3),
         Point.MODEL_CONVERTED,
         Point.ADAPTER_PACKED,
+        Point.CALIBRATION_KEPT,
         Point.JOB_TIDIED,
     ),
     *_rows(
@@ -140,7 +141,6 @@ TABLE: tuple[Row, ...] = (
         Point.SERVED_NOTED,
         (Point.SERVED_NOTED, 2),
         Point.SERVED_FORGOTTEN,
-        Point.CALIBRATION_KEPT,
     ),
     *_rows("graph", AGENT, Point.GRAPH_PART, (Point.GRAPH_PART, 2), Point.GRAPH_EXPORTED),
     *_rows("yielding", AGENT, Point.JOURNAL_DECIDED, Point.JOURNAL_DEVICE),
