@@ -113,6 +113,7 @@ TABLE: tuple[Row, ...] = (
         Point.MODEL_CONVERTED,
         Point.ADAPTER_PACKED,
         Point.ADAPTER_PUBLISHED,
+        Point.CALIBRATION_KEPT,
         Point.JOB_TIDIED,
     ),
     *_rows(
@@ -141,7 +142,6 @@ TABLE: tuple[Row, ...] = (
         Point.SERVED_NOTED,
         (Point.SERVED_NOTED, 2),
         Point.SERVED_FORGOTTEN,
-        Point.CALIBRATION_KEPT,
     ),
     *_rows("graph", AGENT, Point.GRAPH_PART, (Point.GRAPH_PART, 2), Point.GRAPH_EXPORTED),
     *_rows("yielding", AGENT, Point.JOURNAL_DECIDED, Point.JOURNAL_DEVICE),
