@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from artifacts import digest as digests
 from artifacts import headroom
-from controller import pictures, placement, selector, transfer, ulid
+from artifacts.persisting import Point
+from controller import clock, pictures, placement, preparing, selector, transfer, ulid
 from controller.catalogue import Catalogue
 from controller.device import Connections, DeviceConnection
 from controller.placement import Candidate, Wanted
@@ -46,6 +47,9 @@ from protos.recipe import input_digests
 if TYPE_CHECKING:
     from controller.jobfile import JobFile
 
+# An agent that does not say so would run the job without a lease.
+_LEASES = "jobs:lease"
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
@@ -57,8 +61,10 @@ class Dispatcher:
     utc_ns: Callable[[], int] = time.time_ns
 
     async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
+        if job.on_lost == "move":
+            clock.now()  # refused at once where there is none
         chosen, spec, _ = await self._prepared(job, on_progress)
-        record = self._assign(chosen.record, spec)
+        record = self._assign(chosen.record, spec, job.selector)
         return await self.send(record, self.connections.to(chosen.record), _journal_id(chosen))
 
     async def plan(
@@ -81,7 +87,7 @@ class Dispatcher:
     ) -> tuple[DeviceStatus, job_pb2.JobSpec, list[Transfer]]:
         """The device, which has all that the job needs, the job's spec, and what was sent."""
         prepared = await self.preparation.prepared(job)
-        chosen = await self._place(job, prepared)
+        chosen = await self._place(_wanted(job, prepared))
         connection = self.connections.to(chosen.record)
         sent = [
             await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
@@ -127,7 +133,7 @@ class Dispatcher:
             if record.state != job_pb2.JOB_STATE_UNSPECIFIED:
                 continue
             try:
-                await self._push_again(record, connection)
+                await self.push_again(record, connection)
                 await self.send(record, connection, _journal_id(status))
             except NanofleetError as error:
                 if error.retryable:
@@ -147,21 +153,28 @@ class Dispatcher:
                     fix="Wait until the device is back, or remove the device.",
                 )
 
-    async def _push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
+    async def push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
         """Its files; the device may have lost them since."""
         for digest in input_digests(record.job.spec):
             parcel = self.catalogue.parcel(self.catalogue.resolve(digest, None))
             await Upload(connection, parcel, None).run()
 
-    async def _place(self, job: "JobFile", prepared: Prepared) -> DeviceStatus:
+    async def find_other(
+        self, spec: job_pb2.JobSpec, selector_text: str, had_it: frozenset[str]
+    ) -> DeviceStatus:
+        """Another device for a job; raises why there is none."""
+        needed = [self.catalogue.resolve(digest, None) for digest in input_digests(spec)]
         wanted = Wanted(
-            device=job.device,
-            selector=selector.parse(job.selector),
-            sizes={entry.digest: entry.size_bytes for entry in prepared.needed},
-            engine=prepared.engine,
-            capabilities=prepared.capabilities,
+            selector=selector.parse(selector_text),
+            sizes={entry.digest: entry.size_bytes for entry in needed},
+            engine=preparing.engine_of(spec),
+            capabilities=(*preparing.capabilities_of(spec, needed[0]), _LEASES),
+            had_it=had_it,
         )
-        statuses = await self.probe.statuses(self._asked(job.device))
+        return await self._place(wanted)
+
+    async def _place(self, wanted: Wanted) -> DeviceStatus:
+        statuses = await self.probe.statuses(self._asked(wanted.device))
         candidates = await asyncio.gather(*(self._candidate(wanted, each) for each in statuses))
         decision = placement.choose(wanted, candidates)
         if not decision.device:
@@ -187,7 +200,7 @@ class Dispatcher:
             before = len(stored_jobs.unfinished(transaction, status.record.name))
         return Candidate(status, held, before)
 
-    def _assign(self, device: DeviceRecord, spec: job_pb2.JobSpec) -> JobRecord:
+    def _assign(self, device: DeviceRecord, spec: job_pb2.JobSpec, selector: str) -> JobRecord:
         content = spec.SerializeToString(deterministic=True)
         job_id, generation = ulid.new(self.utc_ns), 1
         job = job_pb2.Job(
@@ -206,14 +219,25 @@ class Dispatcher:
             job=job,
             created_utc_ns=self.utc_ns(),
         )
-        with self.store.write() as transaction:
-            stored_jobs.assign(transaction, record)
+        with self.store.write(Point.FLEET_ASSIGNED) as transaction:
+            stored_jobs.assign(transaction, record, selector)
         return record
 
     def _note(self, job: job_pb2.Job, journal_id: str) -> JobRecord:
-        with self.store.write() as transaction:
+        with self.store.write(Point.FLEET_CONFIRMED) as transaction:
             stored_jobs.confirm(transaction, job, journal_id)
             return stored_jobs.require(transaction, job.id)
+
+
+def _wanted(job: "JobFile", prepared: Prepared) -> Wanted:
+    leases = (_LEASES,) if job.on_lost == "move" else ()
+    return Wanted(
+        device=job.device,
+        selector=selector.parse(job.selector),
+        sizes={entry.digest: entry.size_bytes for entry in prepared.needed},
+        engine=preparing.engine_of(prepared.spec),
+        capabilities=(*preparing.capabilities_of(prepared.spec, prepared.needed[0]), *leases),
+    )
 
 
 def _files(sent: Sequence[Transfer]) -> job_pb2.PlanCheck:

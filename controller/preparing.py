@@ -35,8 +35,6 @@ class Prepared:
 
     spec: job_pb2.JobSpec
     needed: tuple[CatalogueEntry, ...]
-    engine: str
-    capabilities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,7 @@ class Preparation:
             data=[StageData(each.digest, _whole_number(each, "samples")) for each in of_stages],
             instruct=base.details.get("instruct") is True,
         )
-        capabilities = ("train:lora", "dataset:jsonl+zstd", _base_capability(base))
-        return Prepared(spec, _once(base, *of_stages), TRAINING_ENGINE, capabilities)
+        return Prepared(spec, _once(base, *of_stages))
 
     async def _generation(self, job: "JobFile", asked: "Generate") -> Prepared:
         base = self.catalogue.resolve(asked.base, BASE_MODEL)
@@ -89,10 +86,8 @@ class Preparation:
         needed = template.named_in(spec)
         await asyncio.to_thread(prompts.check_fields, path, report, needed, name=name)
         return Prepared(
-            job_pb2.JobSpec(name=job.name, generate=spec),
+            job_pb2.JobSpec(name=job.name, lease_s=job.lease_s, generate=spec),
             _once(base, *([adapter] if adapter else []), dataset),
-            INFERENCE_ENGINE,
-            ("generate:jsonl+zstd", _base_capability(base)),
         )
 
     async def _dataset(self, job: "JobFile", reference: str) -> CatalogueEntry:
@@ -124,8 +119,17 @@ def _once(*entries: CatalogueEntry) -> tuple[CatalogueEntry, ...]:
     return tuple({entry.digest: entry for entry in entries}.values())
 
 
-def _base_capability(base: CatalogueEntry) -> str:
-    return f"base:gguf/{str(base.details.get('file_type', '')).lower()}"
+def engine_of(spec: job_pb2.JobSpec) -> str:
+    """What a device must have installed for the job."""
+    return INFERENCE_ENGINE if spec.HasField("generate") else TRAINING_ENGINE
+
+
+def capabilities_of(spec: job_pb2.JobSpec, base: CatalogueEntry) -> tuple[str, ...]:
+    """What a device's agent must know for the job, as in Device.capabilities."""
+    of_base = f"base:gguf/{str(base.details.get('file_type', '')).lower()}"
+    if spec.HasField("generate"):
+        return ("generate:jsonl+zstd", of_base)
+    return ("train:lora", "dataset:jsonl+zstd", of_base)
 
 
 def _check_window(sequence_length: int, base: CatalogueEntry) -> None:

@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeAlias
 
 from agent.quality.answers import Fault
 from artifacts import durable
+from artifacts.persisting import Point
 
 Sample: TypeAlias = Mapping[str, object]
 
@@ -71,7 +72,7 @@ class Answers:
     def __init__(self, folder: Path, wished: Arithmetic) -> None:
         path = folder / NAME
         if not path.exists():
-            durable.write_bytes(path, wished.to_json())
+            durable.write_bytes(path, wished.to_json(), Point.ANSWERS_BEGUN)
         self._file: BinaryIO = path.open("r+b")
         self._is_read = False
         self.arithmetic = Arithmetic(**json.loads(self._file.readline()))
@@ -110,7 +111,8 @@ class Answers:
 
     def sync(self) -> None:
         """What was added is on the disk when this returns."""
-        os.fsync(self._file.fileno())
+        with Point.ANSWERS_SYNCED:
+            os.fsync(self._file.fileno())
 
     def samples(self) -> Iterator[Sample]:
         """Of all records, in order, once they are complete."""

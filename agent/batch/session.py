@@ -23,6 +23,7 @@ from agent.training.commands import Commands, Order
 from agent.workers import residency
 from agent.workers.residency import AnonymousPeak
 from artifacts import dataset, durable, headroom, prompts, template
+from artifacts.persisting import Point
 from artifacts.prompts import PromptLine
 from protos import faults
 from protos.errors import InvalidDataset
@@ -79,13 +80,14 @@ class Session:
                 try:
                     for line in prompts.read(path, name=name, needed=needed):
                         self._answer_all(line, answers)
-                except Stopped:
-                    self._save(answers)
-                    stopped = worker_pb2.TrainingStopped(step=self._done)
-                    self._report(TrainingReport(stopped=stopped))
-                else:
                     self._save(answers)
                     self._finish(answers)
+                except Stopped:
+                    self._save(answers)
+                    stopped = worker_pb2.TrainingStopped(
+                        step=self._done, lease_ended=self._commands.lease_ended
+                    )
+                    self._report(TrainingReport(stopped=stopped))
         finally:
             if self._model is not None:
                 self._model.close()
@@ -196,6 +198,8 @@ class Session:
                 " shows what the model says to a single prompt.",
             )
         path = self._written(answers)
+        if self._commands.lease_ended:
+            raise Stopped  # another device may have the job by now
         result = job_pb2.JobResult(
             duration_s=self._tally.took_s,
             tokens_per_s=self._tally.tokens_per_s,
@@ -214,7 +218,10 @@ class Session:
     def _written(self, answers: Answers) -> Path:
         """The dataset as it is stored, which passes the checks of any dataset."""
         plain, packed = self._folder / _PLAIN, self._folder / _PACKED
-        with headroom.naming_full_disk(self._folder), durable.replacing(plain) as file:
+        with (
+            headroom.naming_full_disk(self._folder),
+            durable.replacing(plain, Point.ANSWERS_GATHERED) as file,
+        ):
             for sample in answers.samples():
                 file.write(encoded(sample))
         dataset.compress(plain, packed)

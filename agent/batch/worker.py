@@ -50,7 +50,7 @@ def _generate(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWri
     if start.rehearse:
         rehearsal.rehearse(start, reports.write)
         return
-    commands = Commands(reader)
+    commands = Commands(reader, start.lease_until_boottime_ns)
     commands.listen()
     Session(start, commands, reports.write).run()
 

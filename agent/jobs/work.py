@@ -34,16 +34,15 @@ class Work(ABC):
         """Whether a request that does not fit beside it is refused."""
         return False
 
-    @property
-    def can_shrink(self) -> bool:
-        """Whether there is a spec that needs less memory and gives the same result."""
-        return False
-
     @abstractmethod
     async def command(
         self, means: Means, job_id: str, folder: Path, *, is_rehearsed: bool
     ) -> TrainingCommand:
         """What the worker is started with."""
+
+    @abstractmethod
+    def lease(self, command: TrainingCommand, until_boottime_ns: int) -> None:
+        """Puts into what the worker is started with when the job's lease ends; 0: it has none."""
 
     @abstractmethod
     def begun(self, report: TrainingReport) -> str:
@@ -59,23 +58,25 @@ class Training(Work):
     module, name, step = TRAINING_MODULE, "training", "step"
     kind = WorkerSample.KIND_TRAINING
 
-    def __init__(self, job: JobSpec, shrinks: int) -> None:
-        super().__init__(JobSpec(name=job.name, train=spec.shrunk(job.train, shrinks)))
+    def __init__(self, job: JobSpec, *, takes_least: bool) -> None:
+        train = spec.least_memory(job.train) if takes_least else job.train
+        super().__init__(JobSpec(name=job.name, train=train))
+        self._takes_least = takes_least
 
     @property
     def holds_memory(self) -> bool:
         return self.spec.train.holds_memory
-
-    @property
-    def can_shrink(self) -> bool:
-        return spec.smaller(self.spec.train) is not None
 
     async def command(
         self, means: Means, job_id: str, folder: Path, *, is_rehearsed: bool
     ) -> TrainingCommand:
         start = await means.start_of(self.spec.name, self.spec.train, folder)
         start.job_id, start.rehearse = job_id, not is_rehearsed
+        start.least_memory = self._takes_least
         return TrainingCommand(start=start)
+
+    def lease(self, command: TrainingCommand, until_boottime_ns: int) -> None:
+        command.start.lease_until_boottime_ns = until_boottime_ns
 
     def begun(self, report: TrainingReport) -> str:
         started = report.started
@@ -107,6 +108,9 @@ class Generating(Work):
         start.job_id = job_id
         return TrainingCommand(generate=start)
 
+    def lease(self, command: TrainingCommand, until_boottime_ns: int) -> None:
+        command.generate.lease_until_boottime_ns = until_boottime_ns
+
     def begun(self, report: TrainingReport) -> str:
         started = report.generating
         begin = f"after prompt {started.done_prompts}" if started.done_prompts else "new"
@@ -121,6 +125,7 @@ class Generating(Work):
         return f"{made.kept} answers to {made.prompts} prompts{left_out}."
 
 
-def work_of(job: JobSpec, shrinks: int = 0) -> Work:
-    """``shrinks``: how often the job was retried with less memory."""
-    return Generating(job) if job.HasField("generate") else Training(job, shrinks)
+def work_of(job: JobSpec, *, takes_least: bool = False) -> Work:
+    """``takes_least``: the attempt before ran out of memory. A generation has nothing smaller that
+    would give the same result, and is tried once more as it is."""
+    return Generating(job) if job.HasField("generate") else Training(job, takes_least=takes_least)

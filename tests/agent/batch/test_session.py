@@ -23,6 +23,7 @@ class Orders(Commands):
 
     def __init__(self, orders: dict[int, Order]) -> None:
         self._asked = 0
+        self._lease_end_ns = 0
         self._at = orders
 
     def next(self, timeout_s: float | None = 0) -> Order | None:
