@@ -75,9 +75,11 @@ class Bench:
         self.agent.write(worker_pb2.TrainingCommand(extend_lease=lease))
 
     def listen_to(self, order: str) -> None:
-        """Whoever obeys the order has read all that was sent before it."""
+        """Returns when it has been read, and all that was sent before it."""
         self.send(order)
         self.commands.listen()
+        orders = self.commands._orders
+        orders.put(orders.get(timeout=60))
 
     def hang_up(self) -> None:
         """As an agent that dies: the pipe ends, and has been read to its end."""
