@@ -33,9 +33,8 @@ from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.inference.engines import named
-from agent.jobs import recovery
+from agent.jobs import quarantine, recovery
 from agent.jobs.desk import Desk
-from agent.jobs.journal import Journal
 from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
@@ -70,6 +69,11 @@ from artifacts import durable
 from artifacts.store import ArtifactStore
 from jetson.memory import read_memory
 from protos.errors import InternalError, NanofleetError
+from protos.nanofleet.v1.artifact_pb2 import (
+    ARTIFACT_KIND_BASE_MODEL,
+    ARTIFACT_KIND_CHECKPOINT,
+    ARTIFACT_KIND_DATASET,
+)
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
@@ -89,6 +93,10 @@ _CALLS_GRACE_S = 2.0
 # For the checkpoint of the running job; without it the job goes on from the one before.
 _CHECKPOINT_S = 60.0
 _TELEMETRY_AGAIN_S = 10.0
+# Artifacts that a fleet has sent and can send again. Adapters are results, and small.
+_REPLACEABLE = frozenset(
+    {ARTIFACT_KIND_BASE_MODEL, ARTIFACT_KIND_DATASET, ARTIFACT_KIND_CHECKPOINT}
+)
 
 
 class Agent:
@@ -103,14 +111,17 @@ class Agent:
     ) -> None:
         self._config = config
         clock = SystemClock()
+        durable.tidy_up(state)
         self._ballast = Ballast(state)
         self._ballast.give_up_if_needed()
         orphans.sweep(state / "workers", clock.boot_id)
         machine = self._machine = Machine(state, config.telemetry, self._workers, simulated)
         self._store = ArtifactStore(
-            state / "artifacts", reserve_bytes=config.artifacts.reserve_mib * _MIB
+            state / "artifacts",
+            reserve_bytes=config.artifacts.reserve_mib * _MIB,
+            evicted=_REPLACEABLE,
         )
-        journal = Journal(state / "journal.db", clock)
+        journal = quarantine.opened(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")
         self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
         conditions = partial(conditions_of, self._ring)

@@ -49,6 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "artifacts.durable",
         "artifacts.headroom",
         "artifacts.parent",
+        "artifacts.persisting",
         "protos",
     ),
     "agent.memory": ("agent.memory", "artifacts", "jetson", "protos"),

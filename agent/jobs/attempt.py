@@ -10,7 +10,8 @@
                                its trial adapter, else Broke: GATE_FAILED
     finished                   the adapter is put into the store, then Finished
     stopped                    Stopped: by us, or because the job's lease has ended
-    failed                     Broke with the worker's cause
+    failed                     Broke with the worker's cause; OOM when it is proved that a child
+                               of the worker died of it
     (the end of the pipe)      Finished when its adapter is complete; else Broke: CANCELED when we
                                killed it, TIMEOUT when it hung, OOM when it is proved, else
                                WORKER_CRASH
@@ -373,6 +374,8 @@ class Attempt:
                     message += " " + _LEASE_ENDED
                 return Ending(states.Stopped(), self._account(exit, message))
             case "failed":
+                if last.failed.cause == job_pb2.CAUSE_WORKER_CRASH and exit.out_of_memory:
+                    last.failed.cause = job_pb2.CAUSE_OOM  # of a child of the worker
                 return self._broken(last.failed, exit)
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)

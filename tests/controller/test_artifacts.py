@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from artifacts import digest
+from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from controller import Fleet, ImportProgress, TransferProgress
+from controller import Fleet, ImportProgress, TransferProgress, partial_file
 from protos.errors import (
     DigestMismatch,
     InvalidDataset,
@@ -22,6 +23,10 @@ MODEL = artifact_pb2.ARTIFACT_KIND_BASE_MODEL
 
 def rewrite(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 async def test_a_dataset_is_checked_named_and_found(empty_fleet: Fleet, dataset: Path) -> None:
@@ -105,15 +110,23 @@ async def test_a_download_goes_on_where_it_ended_and_is_verified(
     await fleet.push("tiny", ["kitchen"])
     target = tmp_path / "tiny.gguf"
     await fleet.pull("kitchen", entry.digest, target)
-    part = tmp_path / f".again.gguf.{entry.digest[7:19]}.part"
-    part.write_bytes(target.read_bytes()[:500_000])
-    resumed = await fleet.pull("kitchen", entry.digest, tmp_path / "again.gguf")
-    assert resumed.sent_bytes == entry.size_bytes - 500_000
-    assert digest.of_file(tmp_path / "again.gguf") == entry.digest
-    part.write_bytes(b"\0" * 500_000)
+    again, size_bytes = tmp_path / "again.gguf", entry.size_bytes
+    with partial_file.begin(again, Digest(entry.digest), size_bytes, MODEL) as cut:
+        cut.write(target.read_bytes()[:500_000])
+    # Bytes that no journal speaks of, as after a power cut, are not believed.
+    (part,) = (tmp_path / ".again.gguf.part").glob("*[0-9a-f]")
+    with part.open("ab") as file:
+        file.write(bytes(100_000))
+    resumed = await fleet.pull("kitchen", entry.digest, again)
+    assert resumed.sent_bytes == size_bytes - 500_000
+    assert digest.of_file(again) == entry.digest
+    assert names(tmp_path) == {"tiny.gguf", "again.gguf"}
+    with partial_file.begin(again, Digest(entry.digest), size_bytes, MODEL) as cut:
+        cut.write(bytes(500_000))
     with pytest.raises(DigestMismatch):
-        await fleet.pull("kitchen", entry.digest, tmp_path / "again.gguf")
-    assert not part.exists()
+        await fleet.pull("kitchen", entry.digest, again)
+    assert digest.of_file(again) == entry.digest, "what was there is as it was"
+    assert names(tmp_path) == {"tiny.gguf", "again.gguf"}
     with pytest.raises(InvalidRequest, match="cannot be written"):
         await fleet.pull("kitchen", entry.digest, tmp_path / "no folder" / "x")
 
