@@ -61,6 +61,7 @@ class Point(enum.Enum):
     CHECKPOINT_DROPPED = "checkpoint.dropped"
     ADAPTER_PART = "adapter.part"
     ADAPTER_PACKED = "adapter.packed"
+    ADAPTER_PUBLISHED = "adapter.published"
 
     # Serving: the agent, and its inference worker
     SERVED_NOTED = "served.noted"
@@ -100,6 +101,7 @@ class Point(enum.Enum):
     FLEET_FORGOTTEN = "fleet.forgotten"
     FLEET_ASSIGNED = "fleet.assigned"
     FLEET_CONFIRMED = "fleet.confirmed"
+    FLEET_LEASED = "fleet.leased"
     FLEET_COLLECTED = "fleet.collected"
 
     # Conversion and merging

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,8 +39,10 @@ def export(
     model: TrainedModel,
     progress: Progress,
     steps: int,
-) -> Path:
-    """Writes ``adapter.tar`` in the job's folder, durably; returns its path."""
+    may_publish: Callable[[], bool] = lambda: True,
+) -> Path | None:
+    """Writes ``adapter.tar`` in the job's folder, durably; returns its path. Asks last whether it
+    still may; None, and no file, when it may not: the job's lease has ended."""
     job_folder = Path(start.job_folder)
     folder = job_folder / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,9 +51,13 @@ def export(
     convert(folder, base.path)
     manifest = _manifest(start, base, progress, steps)
     durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json(), Point.ADAPTER_PART)
-    target = job_folder / ADAPTER_FILE
-    adapter.pack(folder, target)
+    target, packed = job_folder / ADAPTER_FILE, job_folder / f".{ADAPTER_FILE}"
+    adapter.pack(folder, packed)
     shutil.rmtree(folder)
+    if not may_publish():
+        packed.unlink()
+        return None
+    durable.publish(packed, target, Point.ADAPTER_PUBLISHED)
     return target
 
 

@@ -41,8 +41,9 @@ async def patiently(deed: Callable[[], Awaitable[T]]) -> T:
     raise last
 
 
-def job(name: str, **train: object) -> JobFile:
+def job(name: str, *, may_move: bool = False, **train: object) -> JobFile:
     """Seconds of training, with all that a job of hours has: checkpoints, evaluations, a rehearsal.
+    One that may move has a lease.
 
     One thread and one data type: the losses of two runs are the same, bit for bit.
     """
@@ -59,7 +60,8 @@ def job(name: str, **train: object) -> JobFile:
         "evaluation": {"held_out": 0.2, "every": 10},
         **train,
     }
-    return parse_job({"name": name, "device": DEVICE, "train": recipe})
+    place = {"on_lost": "move"} if may_move else {"device": DEVICE}
+    return parse_job({"name": name, **place, "train": recipe})
 
 
 def has(fleet: Fleet, name: str) -> bool:
@@ -185,7 +187,7 @@ async def answer(fleet: Fleet) -> str:
 async def yielding(folder: Path) -> None:
     """A job without end that makes room for a request, and is then canceled."""
     async with Fleet.open(folder / "home") as fleet:
-        await patiently(lambda: submitted(fleet, job("long", steps=100_000)))
+        await patiently(lambda: submitted(fleet, job("long", may_move=True, steps=100_000)))
         if not fleet.job("long").ended:
             await patiently(lambda: stepping(fleet))
             await patiently(lambda: short_answer(fleet))

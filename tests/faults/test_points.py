@@ -10,7 +10,7 @@ from artifacts.persisting import Point
 from tests.test_imports import modules
 
 # Renames of what nobody relies on after a crash.
-NO_PROMISE = {"agent.workers.log"}
+NO_PROMISE = {"agent.workers.log", "jetson.simulation.replay"}
 # The two that durable.py's other functions are made of; those stand in their callers' points.
 BRICKS = {("artifacts.durable", "sync_folder"), ("artifacts.durable", "_rename")}
 
