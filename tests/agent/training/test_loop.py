@@ -197,7 +197,8 @@ def test_stops_out_of_a_pause_when_its_lease_ends(bench: Bench) -> None:
     bench.listen_to("pause")
     bench.answers |= {"paused": ["the lease ends"]}
     assert bench.loop.run() is Outcome.STOPPED
-    assert bench.kinds() == ["paused"]
+    # With a checkpoint, if the order came after a first micro-step.
+    assert bench.kinds() in (["paused"], ["paused", "checkpoint"])
 
 
 def test_pauses_and_resumes(bench: Bench) -> None:
