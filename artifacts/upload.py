@@ -121,7 +121,8 @@ class Upload:
         places, wanted = self._announced.places(), pieces.each(self._announced.wanted)
         is_whole = end == self._size_bytes or end % pieces.PIECE_BYTES == 0
         begins_one = self._received % pieces.PIECE_BYTES == 0
-        if not (begins_one and is_whole and self._received < end <= self._size_bytes):
+        is_ahead = self._received < end <= self._size_bytes
+        if not (wanted and begins_one and is_whole and is_ahead):
             raise InvalidRequest(
                 f"The bytes from {self._received} to {end} are no pieces of this artifact.",
                 fix="Leave out only ranges that the device said it held.",
@@ -130,7 +131,7 @@ class Upload:
         while self._received < end:
             number = self._received // pieces.PIECE_BYTES
             length = min(pieces.PIECE_BYTES, self._size_bytes - self._received)
-            place = places.get(wanted[number]) if number < len(wanted) else None
+            place = places.get(wanted[number])
             found = pieces.read(place, length, wanted[number]) if place else None
             if found is None:
                 raise Busy(

@@ -275,12 +275,24 @@ async def _receive(
     on_progress: OnProgress | None,
 ) -> None:
     request = artifact_pb2.GetArtifactRequest(digest=artifact.digest, offset=sink.received_bytes)
-    async for message in connection.stream(connection.artifacts.GetArtifact, request):
-        # Chunk by chunk: several at once are memory that the system gives and takes each time.
-        await asyncio.to_thread(sink.write, message.chunk)
-        if on_progress is not None:
-            moved, size = sink.received_bytes, artifact.size_bytes
-            on_progress(TransferProgress(connection.name, artifact.digest, moved, size))
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for message in connection.stream(connection.artifacts.GetArtifact, request):
+            # One chunk is written while the next one comes. More of them would be memory that the
+            # system gives and takes each time.
+            if writing is not None:
+                await asyncio.shield(writing)
+            writing = asyncio.ensure_future(asyncio.to_thread(sink.write, message.chunk))
+            if on_progress is not None:
+                moved, size = sink.received_bytes, artifact.size_bytes
+                on_progress(TransferProgress(connection.name, artifact.digest, moved, size))
+    finally:
+        if writing is not None:
+            await asyncio.wait([writing])
+            writing.result()
+    if on_progress is not None:
+        moved = sink.received_bytes
+        on_progress(TransferProgress(connection.name, artifact.digest, moved, artifact.size_bytes))
     if sink.received_bytes < artifact.size_bytes:
         raise Unreachable(
             f"{connection.peer} ended the download after {sink.received_bytes} "

@@ -135,6 +135,8 @@ class Database:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+        except sqlite3.IntegrityError:
+            raise  # a defect of ours, not of the disk
         except sqlite3.DatabaseError as error:
             self._check_room(error)
             raise InternalError(

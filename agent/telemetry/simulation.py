@@ -120,9 +120,12 @@ class SimulatedBoard:
             self._replay.show(_PRESSURE, waiting)
 
     def _newly_spent_s(self, pids: Sequence[int]) -> float:
-        """Processor time since the last look, of processes that were there then, too."""
+        """Processor time since the last look. A worker that is new has spent all of its time since
+        then; what the agent's own start took, before the first look, was no load."""
         before, self._spent_s = self._spent_s, _spent_s(pids)
-        return sum(spent - before[pid] for pid, spent in self._spent_s.items() if pid in before)
+        if not before:
+            return 0.0
+        return sum(max(0.0, spent - before.get(pid, 0.0)) for pid, spent in self._spent_s.items())
 
     def _left_bytes(self, pids: Sequence[int]) -> int:
         used = (memory.read_process(pid) for pid in pids)

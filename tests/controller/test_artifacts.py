@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import digest
+from artifacts import digest, pieces
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from controller import Fleet, ImportProgress, TransferProgress, partial_file
@@ -143,3 +143,30 @@ async def test_what_another_process_is_adding_is_waited_for(
     asyncio.get_running_loop().call_later(0.2, other.close)
     entry = await empty_fleet.add_artifact(source, kind)
     assert entry.digest == digest.of_file(source)
+
+
+async def test_another_version_of_a_large_artifact_is_sent_in_part(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """What it has in common with the first one is copied on the device."""
+    data = bytearray(random.Random(3).randbytes(pieces.LEAST_BYTES + 5))
+    first, second = tmp_path / "first", tmp_path / "second"
+    await asyncio.to_thread(first.write_bytes, data)
+    data[5 * pieces.PIECE_BYTES] ^= 1
+    await asyncio.to_thread(second.write_bytes, data)
+    kind = artifact_pb2.ARTIFACT_KIND_CHECKPOINT
+    for path in (first, second):
+        await fleet.add_artifact(path, kind, name=path.name)
+    (whole,) = await fleet.push("first", "kitchen")
+    progress: list[TransferProgress] = []
+    (part,) = await fleet.push("second", "kitchen", progress.append)
+    assert whole.sent_bytes == len(data)
+    assert part.sent_bytes == pieces.PIECE_BYTES
+    moved = [each.moved_bytes for each in progress]
+    assert moved == sorted(moved)
+    assert moved[-1] == len(data)
+    digest = fleet.resolve("second").digest
+    held = {found.digest: found.size_bytes for found in await fleet.remote_artifacts("kitchen")}
+    assert held[digest] == len(data)
+    for name in ("first", "second"):
+        await fleet.remove_artifact(name, device="kitchen")

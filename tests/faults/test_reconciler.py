@@ -41,7 +41,7 @@ FATES = st.sampled_from(["answered", "unanswered", "lost"])
 class Dispatch(Dispatcher):
     """The job's files are on the device: transfers are another test's matter."""
 
-    async def _push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
+    async def push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
         return
 
 
@@ -154,7 +154,7 @@ class Reconciler(RuleBasedStateMachine):
 
     @rule(fate=FATES)
     def submit(self, fate: str) -> None:
-        record = self._dispatch()._assign(self._record(), SPEC)
+        record = self._dispatch()._assign(self._record(), SPEC, "")
         self.submitted.append(record.id)
         self._with(fate, lambda: self._dispatch().send(record, self._connection(), self._journal()))
 
@@ -301,5 +301,5 @@ class Reconciler(RuleBasedStateMachine):
         return self.device.journal.journal_id
 
 
-Reconciler.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
+Reconciler.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestReconciler = Reconciler.TestCase

@@ -1,6 +1,8 @@
 """A simulated board: its files are those of the board, and follow what the agent does."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,25 @@ def test_load_becomes_watts_and_then_degrees(tmp_path: Path) -> None:
     last = sampling.sample()
     assert last.power.total_mw < 1_500
     assert last.power.energy_j > rest.power.energy_j
+
+
+def test_worker_that_is_new_counts_from_its_start(tmp_path: Path) -> None:
+    """One of a second or two would otherwise be seen by its end alone."""
+    clock, pids = Clock(), [os.getpid()]
+    board = SimulatedBoard(Wanted("nano-4gb"), tmp_path, lambda: pids, clock)
+    board.move()
+    with subprocess.Popen(
+        [sys.executable, "-c", "sum(range(5_000_000)); print('done', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"done\n"
+        pids.append(worker.pid)
+        clock.now_ns += S // 20
+        board.move()
+        worker.kill()
+    assert board.cpu_times()[0] > 0.02
 
 
 def test_memory_is_that_of_the_board_less_what_the_agent_takes(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) 
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((Path(__file__).parent / "data/fleet-0001.sql").read_text())
     store = Store.open(path)
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         assert compare_metadata(MigrationContext.configure(transaction), schema.metadata) == []
         assert [record.name for record in devices.every(transaction)] == ["kitchen"]
         assert devices.cursor(transaction, "kitchen") == Cursor("j1", 2)
