@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from artifacts import dataset
 from artifacts.digest import Digest
@@ -26,6 +27,7 @@ BASE_MODEL = artifact_pb2.ARTIFACT_KIND_BASE_MODEL
 ADAPTER = artifact_pb2.ARTIFACT_KIND_ADAPTER
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Catalogue:
@@ -56,11 +58,14 @@ class Catalogue:
             return await self.add(source, BASE_MODEL, chosen)
         with scratch.folder(self._scratch) as folder:
             target = folder / "model.gguf"
-            await importing.convert(source, target, file_type, on_progress)
-            return await self.add(target, BASE_MODEL, chosen)
+            told = await importing.convert(source, target, file_type, on_progress)
+            return await self.add(target, BASE_MODEL, chosen, told)
 
-    async def add(self, source: Path, kind: Kind, name: str) -> CatalogueEntry:
-        """A file; what is wrong with it raises what its format's reader says of it.
+    async def add(
+        self, source: Path, kind: Kind, name: str, told: Mapping[str, object] = _NOTHING
+    ) -> CatalogueEntry:
+        """A file; what is wrong with it raises what its format's reader says of it. ``told`` is
+        what its maker says of it, for the details.
 
         A dataset is checked line by line and stored as zstd. While another process adds the same
         bytes, its end is waited for.
@@ -69,7 +74,7 @@ class Catalogue:
 
         async def once() -> CatalogueEntry:
             try:
-                return await asyncio.to_thread(self._add, source, kind, chosen)
+                return await asyncio.to_thread(self._add, source, kind, chosen, told)
             except OffsetMismatch as error:
                 raise Busy(error.what, why="Another process adds the same bytes.") from error
 
@@ -100,10 +105,12 @@ class Catalogue:
         with self._store.write() as transaction:
             names.forget(transaction, entry.digest)
 
-    def _add(self, source: Path, kind: Kind, name: str) -> CatalogueEntry:
+    def _add(
+        self, source: Path, kind: Kind, name: str, told: Mapping[str, object]
+    ) -> CatalogueEntry:
         if not source.is_file():
             raise NotFound(f"There is no file {source}.", fix="Check the path.", field="source")
-        known = details.read(source, kind)
+        known = {**details.read(source, kind), **told}
         if kind != DATASET or _is_zstd(source):
             return self._record(self.artifacts.add_file(source, kind), known, name)
         with scratch.folder(self._scratch) as folder:
