@@ -25,6 +25,7 @@
     engine = "llama"         # or "onnxruntime", "transformers"
     quiet_s = 30.0           # a job that made room for requests goes on after so long without one
     idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
+    warm_start = true        # the model that was served last is loaded again at the start
 
     [telemetry]
     period_s = 1.0
@@ -84,6 +85,7 @@ class Inference:
     engine: str = engines.DEFAULT
     quiet_s: float = 30.0
     idle_s: float = 900.0
+    warm_start: bool = True
 
 
 @dataclass(frozen=True, slots=True)

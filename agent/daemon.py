@@ -1,6 +1,6 @@
 """The agent: everything is built here, started here, and stopped here, in this order.
 
-    lock ─ identity ─ ballast ─ sweep ─ store ─ journal ─ recovery
+    lock ─ identity ─ ballast ─ sweep ─ store ─ journal ─ telemetry ring ─ recovery
          ─ memory ─ runner, model host ─ server
 
 Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
@@ -8,6 +8,8 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     jobs         Runner.run: the queue, one job at a time. Its end ends the agent.
     telemetry    recorder.record: a sample a second. Started again when it fails.
     ballast      Ballast.keep: room for the next start, kept again once there is some.
+    arbiter      Residents.run: who has the board's memory, once a second.
+    warm start   warm_start: the model that was served last, once.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -21,6 +23,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from agent import identity
@@ -31,21 +34,28 @@ from agent.inference.engines import named
 from agent.jobs import recovery
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
+from agent.memory import calibration_file
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
+from agent.memory.calibration_file import CalibrationFile
 from agent.memory.residents import Residents
 from agent.rpc.artifacts import ArtifactService
 from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
+from agent.serving import last_served
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
+from agent.serving.last_served import LastServed
+from agent.serving.warm_start import warm_start
+from agent.telemetry.conditions import conditions_of
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import Sampler, WorkerStatus
@@ -56,7 +66,8 @@ from artifacts import durable
 from artifacts.store import ArtifactStore
 from jetson.board import identify
 from jetson.memory import read_memory
-from protos.errors import InternalError
+from protos.errors import InternalError, NanofleetError
+from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 _LOG = logging.getLogger(__name__)
@@ -88,7 +99,9 @@ class Agent:
         )
         journal = Journal(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")
-        recovery.recover(journal, self._store, jobs, clock.boot_id)
+        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        conditions = partial(conditions_of, self._ring)
+        recovery.recover(journal, self._store, jobs, clock.boot_id, conditions)
         self._records = Records(journal)
         budget, board = _budget(config), identify()
         self._residents = Residents(
@@ -97,6 +110,8 @@ class Agent:
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             shared_gpu=board.is_jetson and config.training.device == "cuda",
+            calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
+            tell=self._tell,
         )
         self._limits = limits.find()
         self._state_number = state.stat().st_ino
@@ -106,7 +121,7 @@ class Agent:
         engine = config.inference.engine
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = Sampler(Path("/"), self._workers, state=state)
-        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        self._last_served = LastServed(state / last_served.FILE)
         self._host = ModelHost(
             HostMeans(
                 store=self._store,
@@ -120,6 +135,8 @@ class Agent:
                 engine=engine,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
+                last_served=self._last_served,
+                tell=self._tell,
             )
         )
         self._residents.serve_with(self._host)
@@ -128,6 +145,7 @@ class Agent:
             store=self._store,
             launcher=launcher,
             jobs=jobs,
+            leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
             usable_bytes=self._residents.budget.usable_bytes,
@@ -136,10 +154,19 @@ class Agent:
             limit=self._limit,
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
+            conditions=conditions,
             measured=self._residents.measured_job,
+            above_bytes=lambda: self._residents.job_above_bytes,
         )
         self._runner = Runner(means)
-        desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
+        desk = Desk(
+            self._records,
+            self._store,
+            self._runner,
+            jobs,
+            means.leases,
+            self._residents.admit_job,
+        )
         rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
             name=credentials.identity.name,
@@ -172,11 +199,14 @@ class Agent:
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
             asked = asyncio.create_task(stop.wait(), name="signal")
+            warm = asyncio.create_task(self._warm_start(), name="warm start")
             ready(port)
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
             _LOG.info("stopping")
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
+            warm.cancel()
+            await asyncio.wait((warm,))
             await self._host.close()
             for task in (telemetry, ballast, arbiter, asked):
                 task.cancel()
@@ -194,6 +224,20 @@ class Agent:
             except Exception:  # noqa: BLE001 - whatever it is, telemetry starts again
                 _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
             await asyncio.sleep(_TELEMETRY_AGAIN_S)
+
+    async def _warm_start(self) -> None:
+        if self._config.inference.warm_start:
+            try:
+                await warm_start(self._host, self._last_served, self._tell)
+            except Exception:  # noqa: BLE001 - whatever it is, requests load models themselves
+                _LOG.exception("the model that was served last could not be loaded")
+
+    async def _tell(self, event: DeviceEvent) -> None:
+        """A full disk must not hold up what was decided."""
+        try:
+            await self._records.write(self._records.journal.device.add, event)
+        except NanofleetError as error:
+            _LOG.warning("%s is not among the device's events: %s", event.act, error)
 
     def _limit(self, worker: str) -> limits.Group | None:
         """A fresh control group for the worker, as large as what all workers may use. It bears

@@ -9,9 +9,10 @@
     rehearsed                  the plan; a worker that waits goes on when llama.cpp has spoken with
                                its trial adapter, else Broke: GATE_FAILED
     finished                   the adapter is put into the store, then Finished
-    stopped                    Stopped
+    stopped                    Stopped: by us, or because the job's lease has ended
     failed                     Broke with the worker's cause
-    (the end of the pipe)      Broke: CANCELED when we killed it, OOM when it is proved, else
+    (the end of the pipe)      Finished when its adapter is complete; else Broke: CANCELED when we
+                               killed it, TIMEOUT when it hung, OOM when it is proved, else
                                WORKER_CRASH
 
 The adapter is in the store, complete, before the job is said to have succeeded; a death in between
@@ -32,9 +33,12 @@ from agent.jobs.journal import Account, Entry
 from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import NOT_SERVED, spoken
 from agent.memory.arbiter import Decision
+from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
+from agent.workers.watchdog import Watchdog
 from artifacts import durable
+from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
@@ -46,6 +50,7 @@ from protos.nanofleet.v1.job_pb2 import (
     TrainProgress,
 )
 from protos.nanofleet.v1.worker_pb2 import (
+    ExtendLease,
     PauseTraining,
     ResumeTraining,
     StartTraining,
@@ -66,6 +71,7 @@ SPEECH_LOG_NAME = "rehearsal.log"
 _GOODBYE_S = 10.0
 # What a runaway worker may put into the journal; all of it is in the worker's log.
 _MOST_LOG_LINES = 200
+_LEASE_ENDED = "Its lease ended: no controller was heard in time. It goes on when one is."
 # The last words of allocators that end the process instead of raising an error.
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "NvMapMemAlloc", "bad_alloc")
 
@@ -94,11 +100,15 @@ class Attempt:
         self._means = means
         self._name = entry.job.spec.name
         self._is_rehearsed = entry.job.rehearsal.HasField("plan")
-        self._train = spec.shrunk(entry.job.spec.train, entry.standing.shrinks)
+        self._spec = entry.job.spec
+        self._takes_least = entry.standing.shrinks > 0
+        train = entry.job.spec.train
+        self._train = spec.least_memory(train) if self._takes_least else train
         self._folder = means.jobs / entry.job.id
         self._worker: Worker[TrainingReport] | None = None
         self._stop_asked = False
         self._killed = False
+        self._hung = False
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
@@ -115,7 +125,9 @@ class Attempt:
         return self._worker.pid if self._worker else None
 
     async def run(self) -> Ending:
-        """Runs the worker to its end. Cancelled, it kills the worker first."""
+        """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
+        for what an older agent took and this one cannot run."""
+        spec.check(self._spec)
         energy_before_j = self._means.energy_j()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
@@ -145,6 +157,11 @@ class Attempt:
         self._suspended = False
         if self._worker is not None and self._speech is None:
             await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
+
+    async def extend_lease(self, end_ns: int) -> None:
+        if self._worker is not None:
+            lease = ExtendLease(until_boottime_ns=end_ns)
+            await _send(self._worker, TrainingCommand(extend_lease=lease))
 
     async def tell(self, decision: Decision) -> None:
         told = Decided(act=decision.act.value, reason=decision.reason)
@@ -190,15 +207,18 @@ class Attempt:
     def _not_started(self) -> Ending:
         if self._killed:
             canceled = states.Broke(job_pb2.CAUSE_CANCELED)
-            return Ending(canceled, Account(states.POLICIES[job_pb2.CAUSE_CANCELED].sentence))
+            return Ending(canceled, Account(POLICIES[job_pb2.CAUSE_CANCELED].sentence))
         return Ending(states.Stopped(), Account("Stopped while it waited for memory."))
 
     async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
         start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
+        start.least_memory = self._takes_least
         worker = self._worker = await self._launched()
         try:
-            await self._begin(worker, start)
-            last = await self._follow(worker)
+            async with watchdog.watching(worker, self._rests.is_set) as watching:
+                await self._begin(worker, start)
+                last = await self._follow(worker, watching)
+            self._hung = watching.hung
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
         except BaseException:
@@ -221,16 +241,18 @@ class Attempt:
         """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
+        start.lease_until_boottime_ns = self._means.leases.end_ns(self.job_id)
         await _send(worker, TrainingCommand(start=start))
         if self._suspended:
             await _send(worker, TrainingCommand(pause=PauseTraining()))
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
 
-    async def _follow(self, worker: Worker[TrainingReport]) -> TrainingReport:
+    async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
         try:
             async for report in worker.reports():
+                watching.reports += 1
                 if report.WhichOneof("report") in ("finished", "stopped", "failed"):
                     return report
                 await self.note(report)
@@ -347,12 +369,33 @@ class Attempt:
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
+                if last.stopped.lease_ended:
+                    message += " " + _LEASE_ENDED
                 return Ending(states.Stopped(), self._account(exit, message))
             case "failed":
                 return self._broken(last.failed, exit)
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
-        return self._broken(_death(exit), exit)
+        if self._hung:
+            message = watchdog.said("training")
+            hung = WorkerFailed(cause=job_pb2.CAUSE_TIMEOUT, message=message)
+            return self._broken(hung, exit)
+        return await self._adopted(exit) or self._broken(_death(exit), exit)
+
+    async def _adopted(self, exit: Exit) -> Ending | None:
+        """The result of a worker that died between its rename and its report. None: there is none,
+        or it cannot be kept now, and the next attempt packs it again."""
+        try:
+            result = await asyncio.to_thread(
+                results.found, self._means.store, self._folder, self.job_id, self._spec
+            )
+        except NanofleetError as error:
+            _LOG.warning("job %s: its result cannot be kept now: %s", self.job_id, error)
+            return None
+        if result is None:
+            return None
+        message = f"Finished; the worker ended with {exit} before it could say so."
+        return Ending(states.Finished(), self._account(exit, message, result))
 
     async def _kept(self, adapter: Path, result: JobResult, exit: Exit) -> Ending:
         result.peak_rss_bytes = max(result.peak_rss_bytes, exit.peak_rss_bytes)
@@ -367,12 +410,18 @@ class Attempt:
         return Ending(states.Finished(), account)
 
     def _broken(self, failed: WorkerFailed, exit: Exit) -> Ending:
-        event = states.Broke(failed.cause, can_shrink=spec.smaller(self._train) is not None)
-        return Ending(event, self._account(exit, failed.message))
+        return Ending(states.Broke(failed.cause), self._account(exit, failed.message))
 
     def _account(self, exit: Exit, message: str, result: JobResult | None = None) -> Account:
         peak_rss_bytes = max(exit.peak_rss_bytes, self.progress.peak_rss_bytes)
-        return Account(message, result, exit.log_tail, peak_rss_bytes, self._peak_anonymous_bytes)
+        return Account(
+            message,
+            result,
+            exit.log_tail,
+            peak_rss_bytes,
+            self._peak_anonymous_bytes,
+            self._means.conditions(self.job_id),
+        )
 
 
 async def _send(worker: Worker[TrainingReport], command: TrainingCommand) -> None:
@@ -387,7 +436,7 @@ def _death(exit: Exit) -> WorkerFailed:
     """Why a worker died that did not say it. Lack of memory is claimed only with a proof."""
     if exit.out_of_memory or any(words in exit.log_tail for words in _OUT_OF_MEMORY):
         return WorkerFailed(cause=job_pb2.CAUSE_OOM)
-    sentence = states.POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
+    sentence = POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
     message = f"{sentence} It ended with {exit}."
     return WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=message)
 

@@ -6,6 +6,7 @@
              │          ended, progress, result, message, rehearsal       (what people see)
     attempt  └ (job_id, number) ─ record                                  (a serialised Attempt)
     event    └ seq ─ job_id, record                                       (a serialised JobEvent)
+               seq ─ '', record                                (of the device: a DeviceEvent)
 
 SQLite with a write-ahead log: one writer, readers never wait, and a commit is one sync. Its small
 page cache is deliberate: the agent shares the board's memory with the models.

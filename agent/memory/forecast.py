@@ -21,11 +21,14 @@ from protos.nanofleet.v1.job_pb2 import TrainSpec
 
 MB = 1_000_000
 
-# torch imported and a tiny model trained on one thread: 265 MB resident, 163 MB of it anonymous.
+# torch imported and a tiny model trained on one thread: 163 MB anonymous.
 TRAINER_ANONYMOUS_BYTES = 152 * MB
-TRAINER_LIBRARIES_BYTES = 104 * MB
+# Of the libraries' pages while they are loaded, and what of them is read again once
+# agent.training.libraries has let them go (36 to 42 MB at the 1B shape).
+TRAINER_LOADING_BYTES = 104 * MB
+TRAINER_LIBRARIES_BYTES = 42 * MB
 # Packed copies in the matrix library, thread stacks, heap that is free and not returned: what runs
-# of the 1B shape in bfloat16 (338 MB with rank 8 on attention, 449 MB on all projections) had above
+# of the 1B shape in bfloat16 (341 MB with rank 8 on attention, 431 MB on all projections) had above
 # the sum of the other parts, and 7 MB by which two runs of one recipe differ.
 TRAINER_WORKSPACE_BYTES = 32 * MB
 # CUDA's context, with the kernels that were used: 300 to 400 MB are what torch's developers name
@@ -33,16 +36,17 @@ TRAINER_WORKSPACE_BYTES = 32 * MB
 CUDA_BYTES = 400 * MB
 # agent.training.attention.BLOCK.
 TRAINER_QUERIES = 64
-# Weight, gradient and AdamW's two moments, in float32, and the copy that is being written.
-LORA_BYTES_PER_PARAMETER = 20
+# Weight, gradient and AdamW's two moments, in float32, and what all seven projections were measured
+# to take beyond.
+LORA_BYTES_PER_PARAMETER = 18
 
 # 30 MB for a vocabulary of 262,144: opened with it 94 MB, without 64.
 SERVER_BYTES_PER_VOCABULARY_TOKEN = 115
-# agent.inference.context.BATCH_TOKENS
+# agent.inference.decoder.BATCH_TOKENS
 SERVER_BATCH_TOKENS = 64
-# agent.inference.context.OUTPUT_ROWS of logits, computed and then copied: scores and embeddings
-# need all of them, an answer one.
-LLAMA_LOGIT_ROWS = 2 * 16
+# agent.inference.decoder.OUTPUT_ROWS of logits, computed and then copied: scores need all of them,
+# an answer one.
+SERVER_LOGIT_ROWS = 2 * 16
 # llama_token_data, of the sampler's candidates: llama.cpp's own, and those of a grammar.
 SERVER_CANDIDATE_BYTES = 2 * 12
 # agent.inference.adapters.KEPT, each as large as one of rank 8 on all projections (26 MB).
@@ -70,14 +74,13 @@ class Server:
     cached_bytes: int
     # Bits of a parameter in a copy of the weights, by the base's type; None: the base is mapped.
     copied_bits: Callable[[str], int] | None = None
-    logit_rows: int = 4
 
 
 # By the names of agent/inference/engines.py.
 SERVERS: Mapping[str, Server] = {
     # 30 MB anonymous and 24 MB of libraries; the rest is for the threads and arenas of larger
     # machines.
-    "llama": Server(40 * MB, 25 * MB, _FLOAT16, logit_rows=LLAMA_LOGIT_ROWS),
+    "llama": Server(40 * MB, 25 * MB, _FLOAT16),
     # 56 MB and 49 MB.
     "onnxruntime": Server(
         70 * MB, 52 * MB, _FLOAT32, lambda kind: _PACKED_BITS.get(kind, _FLOAT32_BITS)
@@ -144,7 +147,7 @@ def training_forecast(
     attention      scores of the heads' 64 queries at a time, twice in float32 and in e; and of one
                    layer queries, keys and their gradients in float32
     head           labels, at most tokens: logits of a chunk in e and in float32, and the gradient
-    LoRA           20 bytes a parameter
+    LoRA           18 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
     CUDA           with ``shared_gpu``, a GPU that has its memory from the same board: its context,
                    and a copy of the weights, whose pages in the file are not needed then
@@ -166,28 +169,27 @@ def training_forecast(
     rows = min(plan.chunk_rows, shape.vocabulary)
     exact_bytes = tokens * shape.hidden * _FLOAT32
     lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
-    return Forecast(
-        anonymous=(
-            Part("runtime", TRAINER_ANONYMOUS_BYTES),
-            Part("CUDA", CUDA_BYTES if shared_gpu else 0),
-            Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
-            Part("workspace", TRAINER_WORKSPACE_BYTES),
-            Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
-            Part("layer inputs", (shape.layers + 1) * exact_bytes),
-            Part("kept products", shape.layers * tokens * kept * element_bytes),
-            Part("recomputed layer", wide_bytes),
-            Part("stored layers", stored_layers * wide_bytes),
-            Part(
-                "working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes
-            ),
-            Part("attention", _attention_bytes(shape, tokens, element_bytes)),
-            Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
-            Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
-            Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
-        ),
-        libraries_bytes=TRAINER_LIBRARIES_BYTES,
-        weights_bytes=0 if shared_gpu else shape.weights_bytes,
+    anonymous = (
+        Part("runtime", TRAINER_ANONYMOUS_BYTES),
+        Part("CUDA", CUDA_BYTES if shared_gpu else 0),
+        Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
+        Part("workspace", TRAINER_WORKSPACE_BYTES),
+        Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
+        Part("layer inputs", (shape.layers + 1) * exact_bytes),
+        Part("kept products", shape.layers * tokens * kept * element_bytes),
+        Part("recomputed layer", wide_bytes),
+        Part("stored layers", stored_layers * wide_bytes),
+        Part("working set", wide_bytes + 2 * tokens * working * element_bytes + 4 * exact_bytes),
+        Part("attention", _attention_bytes(shape, tokens, element_bytes)),
+        Part("head", rows * tokens * (element_bytes + _FLOAT32) + 2 * exact_bytes),
+        Part("LoRA", lora * LORA_BYTES_PER_PARAMETER),
+        Part("best adapter", lora * _FLOAT32 if spec.HasField("evaluation") else 0),
     )
+    mapped_bytes = 0 if shared_gpu else shape.weights_bytes
+    # Whichever is more: while nothing else is there yet, or once all is.
+    computing_bytes = sum(part.size_bytes for part in anonymous[1:]) + mapped_bytes
+    libraries_bytes = max(TRAINER_LIBRARIES_BYTES, TRAINER_LOADING_BYTES - computing_bytes)
+    return Forecast(anonymous, libraries_bytes, mapped_bytes)
 
 
 def inference_forecast(base: BaseModel, context_length: int, engine: str = "llama") -> Forecast:
@@ -196,7 +198,7 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
     weights        a copy of them, by engines that do not multiply in the mapped file
     KV cache       2 * layers * key width * element * context, kept whole for sliding windows, too
     compute buffer 64 tokens of one layer's activations
-    logits         4 rows or 32, and the sampler's candidates, twice
+    logits         32 rows, and the sampler's candidates, twice
     vocabulary     115 bytes a token
     adapters       four of rank 8 on all projections, in float32
     """
@@ -204,7 +206,7 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
     bits = server.copied_bits(base.file_type) if server.copied_bits else 0
     cached = _KEYS_AND_VALUES * shape.layers * shape.key_value * context_length
     adapter = shape.lora_parameters(frozenset(PROJECTIONS), SERVER_ADAPTER_RANK)
-    logit_bytes = server.logit_rows * _FLOAT32 + SERVER_CANDIDATE_BYTES
+    logit_bytes = SERVER_LOGIT_ROWS * _FLOAT32 + SERVER_CANDIDATE_BYTES
     return Forecast(
         anonymous=(
             Part("runtime", server.anonymous_bytes),

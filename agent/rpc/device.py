@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.jobs import states
-from agent.jobs.records import Records
+from agent.jobs.records import BATCH, Records
 from agent.rpc.access import Context
 from agent.rpc.telemetry import watch_telemetry
 from agent.serving.host import ModelHost
@@ -21,7 +21,7 @@ from protos.nanofleet.v1 import device_pb2, device_pb2_grpc
 # What this agent can work with; a controller asks for nothing that is not listed.
 CAPABILITIES = ("base:gguf/q8_0", "base:gguf/qint8", "base:gguf/q4_0", "base:gguf/f16",
                 "base:gguf/bf16", "base:gguf/f32", "dataset:jsonl+zstd", "train:lora",
-                "train:float32", "adapter:peft+gguf")  # fmt: skip
+                "train:float32", "adapter:peft+gguf", "jobs:lease")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,17 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             capabilities=CAPABILITIES,
         )
         return device_pb2.GetDeviceResponse(device=device)
+
+    async def ListEvents(  # noqa: N802
+        self, request: device_pb2.ListEventsRequest, context: Context
+    ) -> device_pb2.ListEventsResponse:
+        records, log = self._records, self._records.journal.device
+        if request.newest:
+            events = await records.read(log.newest, min(request.newest, BATCH))
+        else:
+            is_known = request.journal_id in ("", records.journal_id)
+            events = await records.read(log.events, request.after_seq if is_known else 0, BATCH)
+        return device_pb2.ListEventsResponse(journal_id=records.journal_id, events=events)
 
     async def WatchTelemetry(  # noqa: N802
         self, request: device_pb2.WatchTelemetryRequest, context: Context

@@ -8,21 +8,22 @@ count, because sums of two threads round otherwise than those of one. The data's
 state: it follows from the seed and the cursor.
 
 Each is written durably under a name of its own, then all but the newest two are removed: a file
-that turns out damaged costs some minutes, not the job.
+that turns out damaged costs some minutes, not the job. A digest of the tensors' bytes is in the
+header: with a flash card that gives back other bytes than were written, the training would go on
+with numbers that are nobody's.
 """
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from agent.training import tensor_file
 from agent.training.failures import bad_spec
 from agent.training.trainer import Progress
 from artifacts import durable
@@ -34,8 +35,6 @@ FORMAT_VERSION = 2
 _KEY = "nanofleet"
 _SUFFIX = ".safetensors"
 _KEPT = 2
-_ALIGNMENT = 8
-_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +73,16 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Returns the size in bytes."""
+        state = checkpoint.state
         header = {
             "format_version": FORMAT_VERSION,
+            "content": tensor_file.content_digest(state),
             "settings": asdict(checkpoint.settings),
             "progress": checkpoint.progress.to_json(),
         }
         written = self._folder / f"{checkpoint.progress.work:010d}{_SUFFIX}"
         with durable.replacing(written) as file:
-            _write(file, checkpoint.state, {_KEY: json.dumps(header)})
+            tensor_file.write(file, state, {_KEY: json.dumps(header)})
         self.good, self.good_step = written, checkpoint.progress.steps
         for useless in self._useless(written):
             durable.remove(useless)
@@ -133,29 +134,6 @@ def recipe_digest(spec: job_pb2.TrainSpec) -> str:
     return hashlib.sha256(essential.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _write(file: BinaryIO, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, tensor by tensor; the library's own writer copies them all first.
-
-    https://huggingface.co/docs/safetensors: the length of a JSON header in 8 bytes, the header with
-    type, shape and place of each tensor, then their bytes, little-endian and without gaps.
-    """
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, tensor in state.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": _TYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    file.write(struct.pack("<Q", len(text)))
-    file.write(text)
-    for tensor in state.values():
-        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
-
 class _StoredState(Mapping[str, Tensor]):
     """The tensors of a checkpoint file, each read when it is asked for."""
 
@@ -186,5 +164,8 @@ def _read(path: Path) -> Checkpoint:
     header = state.header
     if header["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {header['format_version']}")
+    # Earlier agents wrote none.
+    if "content" in header and tensor_file.stored_digest(path) != header["content"]:
+        raise ValueError("its bytes are not those that were written")
     settings = Settings(**header["settings"])
     return Checkpoint(settings, Progress.from_json(header["progress"]), state)

@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
-from safetensors.torch import save
 
+from agent.training import tensor_file
 from agent.training.failures import TrainingFailure, bad_spec
 from agent.training.graph import TrainedModel
 from agent.training.trainer import Progress
@@ -39,8 +39,10 @@ def export(
     model: TrainedModel,
     progress: Progress,
     steps: int,
-) -> Path:
-    """Writes ``adapter.tar`` in the job's folder, durably; returns its path."""
+    may_publish: Callable[[], bool] = lambda: True,
+) -> Path | None:
+    """Writes ``adapter.tar`` in the job's folder, durably; returns its path. Asks last whether it
+    still may; None, and no file, when it may not: the job's lease has ended."""
     job_folder = Path(start.job_folder)
     folder = job_folder / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,9 +51,13 @@ def export(
     convert(folder, base.path)
     manifest = _manifest(start, base, progress, steps)
     durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json())
-    target = job_folder / ADAPTER_FILE
-    adapter.pack(folder, target)
+    target, packed = job_folder / ADAPTER_FILE, job_folder / f".{ADAPTER_FILE}"
+    adapter.pack(folder, packed)
     shutil.rmtree(folder)
+    if not may_publish():
+        packed.unlink()
+        return None
+    durable.publish(packed, target)
     return target
 
 
@@ -63,7 +69,8 @@ def write_peft(folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2
             f"The adapter is not finite after the last step. Lower the learning rate "
             f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
-    durable.write_bytes(folder / adapter.SAFETENSORS, save(tensors, metadata={"format": "pt"}))
+    with durable.replacing(folder / adapter.SAFETENSORS) as file:
+        tensor_file.write(file, tensors, {"format": "pt"})
     durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora))
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from agent.training.weights import Weight
 
-# Rows of the head at once: 19 MB of float32 at a width of 1,152.
-CHUNK_ROWS = 4096
+# Rows of the head at once: 9 MB of float32 at a width of 1,152.
+CHUNK_ROWS = 2048
 
 
 def cross_entropy(

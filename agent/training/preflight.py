@@ -138,7 +138,7 @@ class Rehearsal:
         shape = shape_of(self._base)
         forecast = duration.forecast(self.paces, self._plan, shape)
         stages = forecast.stages(self._start.spec, self._plan, self._data)
-        parts = [*((part.name, part.size_bytes) for part in memory.anonymous)]
+        parts = [(part.name, part.size_bytes) for part in memory.anonymous if part.size_bytes]
         parts += [("libraries", memory.libraries_bytes), ("base model", memory.weights_bytes)]
         return job_pb2.JobPlan(
             memory=[job_pb2.MemoryPart(name=name, size_bytes=size) for name, size in parts],

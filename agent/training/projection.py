@@ -40,12 +40,15 @@ class Projection:
     def backward(self, x: Tensor, gradient: Tensor, out: Tensor, seed: int | None) -> None:
         """From the gradient (tokens, rows), which is used up, that of x to ``out`` (tokens,
         columns), and LoRA's. ``x`` and ``seed`` are those of ``forward``."""
-        out.zero_()
         # First, because it needs the gradient as it came, and a copy would be as wide as a layer.
         if self.lora is not None:
+            out.zero_()
             self.lora.backward(x, gradient, out, seed)
         if self._half:
             halves = gradient.view(len(gradient), -1, 2, self._half)
             gradient = halves.transpose(2, 3).reshape(gradient.shape)
         self.weight.scale(gradient)
-        out.addmm_(gradient, self.weight.dense())
+        if self.lora is None:
+            torch.mm(gradient, self.weight.dense(), out=out)
+        else:
+            out.addmm_(gradient, self.weight.dense())

@@ -25,8 +25,8 @@ from protos.errors import InvalidRequest
 
 _BLOCK = 32
 _SCALE_BYTES = 2
-# Elements dequantised at once, in float32: they stay in the cache.
-_SLAB = 1 << 18
+# Elements dequantised at once, in float32: they stay in a cache, and calls are few.
+_SLAB = 1 << 19
 _PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 

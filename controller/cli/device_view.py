@@ -45,6 +45,19 @@ def checked_table(statuses: "Sequence[DeviceStatus]", now_ns: int) -> Table:
     return Table(columns, rows, _EMPTY)
 
 
+def events_table(events: Sequence[device_pb2.DeviceEvent]) -> Table:
+    rows = [
+        [
+            units.stamp(event.at.utc_ns),
+            event.act,
+            (event.adapter_digest or event.base_digest)[:19] or units.ABSENT,
+            event.reason,
+        ]
+        for event in events
+    ]
+    return Table(("WHEN", "DECIDED", "ABOUT", "WHY"), rows, "Nothing was decided there yet.")
+
+
 def card(status: "DeviceStatus", now_ns: int) -> Card:
     record = status.record
     fields: list[tuple[str, Cell]] = [

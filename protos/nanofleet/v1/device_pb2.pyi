@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from protos.nanofleet.v1 import job_pb2 as _job_pb2
 from protos.nanofleet.v1 import telemetry_pb2 as _telemetry_pb2
 import builtins as _builtins
 import sys
@@ -306,3 +307,94 @@ class WatchTelemetryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTelemetryResponse: _TypeAlias = WatchTelemetryResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    """The journal that `after_seq` is of; another one's is void, and the answer begins at the oldest."""
+    after_seq: _builtins.int
+    """Events with a greater number are answered, the oldest first, 256 at most."""
+    newest: _builtins.int
+    """Instead of those: so many of the newest, in order."""
+    def __init__(
+        self,
+        *,
+        journal_id: _builtins.str = ...,
+        after_seq: _builtins.int = ...,
+        newest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "journal_id", b"journal_id", "newest", b"newest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceEvent]: ...
+    def __init__(
+        self,
+        *,
+        journal_id: _builtins.str = ...,
+        events: _abc.Iterable[Global___DeviceEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "journal_id", b"journal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class DeviceEvent(_message.Message):
+    """The newest 1,000 are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    ACT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """In one sequence with the events of jobs: numbers grow, and leave gaps."""
+    act: _builtins.str
+    """"load the model", "unload the model", "refuse the model", "free an adapter", …"""
+    reason: _builtins.str
+    """Why, with the numbers behind it."""
+    base_digest: _builtins.str
+    adapter_digest: _builtins.str
+    @_builtins.property
+    def at(self) -> _job_pb2.Moment: ...
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        at: _job_pb2.Moment | None = ...,
+        act: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        base_digest: _builtins.str = ...,
+        adapter_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "adapter_digest", b"adapter_digest", "at", b"at", "base_digest", b"base_digest", "reason", b"reason", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceEvent: _TypeAlias = DeviceEvent  # noqa: Y015

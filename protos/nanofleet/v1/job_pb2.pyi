@@ -111,8 +111,14 @@ class JobSpec(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
+    LEASE_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For people; need not be unique."""
+    lease_s: _builtins.int
+    """0: the job belongs to its device and is run exactly once, however long that is away. Otherwise it
+    may be given to another device, and runs only while its lease is granted: so many seconds after
+    the last grant it writes a checkpoint and waits.
+    """
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
     def __init__(
@@ -120,10 +126,11 @@ class JobSpec(_message.Message):
         *,
         name: _builtins.str = ...,
         train: Global___TrainSpec | None = ...,
+        lease_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_s", b"lease_s", "name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["train"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
@@ -439,6 +446,7 @@ class Attempt(_message.Message):
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """from 1"""
     state: Global___JobState.ValueType
@@ -453,6 +461,10 @@ class Attempt(_message.Message):
     def started(self) -> Global___Moment: ...
     @_builtins.property
     def ended(self) -> Global___Moment: ...
+    @_builtins.property
+    def last(self) -> Global___Conditions:
+        """How things stood when it ended, or was last looked at before: a diagnosis starts here."""
+
     def __init__(
         self,
         *,
@@ -465,14 +477,78 @@ class Attempt(_message.Message):
         log_tail: _builtins.str = ...,
         peak_rss_bytes: _builtins.int = ...,
         peak_anonymous_bytes: _builtins.int = ...,
+        last: Global___Conditions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended", b"ended", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended", b"ended", "last", b"last", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class Conditions(_message.Message):
+    """Absent fields were not known: no sensor, or no sample of that time survived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    RSS_BYTES_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Optimizer steps done, of all stages."""
+    total_steps: _builtins.int
+    rss_bytes: _builtins.int
+    """Of the worker."""
+    anonymous_bytes: _builtins.int
+    available_bytes: _builtins.int
+    """Of the board: what the kernel could still give."""
+    temperature_c: _builtins.float
+    """The hottest zone."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int | None = ...,
+        total_steps: _builtins.int | None = ...,
+        rss_bytes: _builtins.int | None = ...,
+        anonymous_bytes: _builtins.int | None = ...,
+        available_bytes: _builtins.int | None = ...,
+        temperature_c: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_bytes: _TypeAlias = _typing.Literal["anonymous_bytes"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_bytes: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__available_bytes: _TypeAlias = _typing.Literal["available_bytes"]  # noqa: Y015
+    _WhichOneofArgType__available_bytes: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__rss_bytes: _TypeAlias = _typing.Literal["rss_bytes"]  # noqa: Y015
+    _WhichOneofArgType__rss_bytes: _TypeAlias = _typing.Literal["_rss_bytes", b"_rss_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
+    _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    _WhichOneofReturnType__total_steps: _TypeAlias = _typing.Literal["total_steps"]  # noqa: Y015
+    _WhichOneofArgType__total_steps: _TypeAlias = _typing.Literal["_total_steps", b"_total_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_bytes) -> _WhichOneofReturnType__anonymous_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_bytes) -> _WhichOneofReturnType__available_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rss_bytes) -> _WhichOneofReturnType__rss_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_steps) -> _WhichOneofReturnType__total_steps | None: ...
+
+Global___Conditions: _TypeAlias = Conditions  # noqa: Y015
 
 @_typing.final
 class JobResult(_message.Message):
@@ -967,15 +1043,21 @@ class CancelJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    generation: _builtins.int
+    """Cancels the job only if it is here in this generation or an older one: it has moved, and what is
+    newer is another assignment. 0: whichever is here.
+    """
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1078,6 +1160,100 @@ class ResumeJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeJobResponse: _TypeAlias = ResumeJobResponse  # noqa: Y015
+
+@_typing.final
+class RenewLeasesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    BOOTTIME_NS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    boot_id: _builtins.str
+    """Echoed from Device.boot_id and boottime_ns."""
+    boottime_ns: _builtins.int
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseGrant]: ...
+    def __init__(
+        self,
+        *,
+        boot_id: _builtins.str = ...,
+        boottime_ns: _builtins.int = ...,
+        grants: _abc.Iterable[Global___LeaseGrant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "grants", b"grants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeasesRequest: _TypeAlias = RenewLeasesRequest  # noqa: Y015
+
+@_typing.final
+class LeaseGrant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseGrant: _TypeAlias = LeaseGrant  # noqa: Y015
+
+@_typing.final
+class RenewLeasesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
+        """Of the grants that hold."""
+
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___Lease] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeasesResponse: _TypeAlias = RenewLeasesResponse  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_BOOTTIME_NS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    until_boottime_ns: _builtins.int
+    """When it ends, on the device's CLOCK_BOOTTIME."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        until_boottime_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "until_boottime_ns", b"until_boottime_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):
@@ -1261,6 +1437,7 @@ class JobPlan(_message.Message):
     ENERGY_J_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
+    CALIBRATED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     peak_bytes: _builtins.int
     usable_bytes: _builtins.int
     measured_peak_bytes: _builtins.int
@@ -1276,6 +1453,8 @@ class JobPlan(_message.Message):
     """Where the board measures its power."""
     threads: _builtins.int
     data_type: _builtins.str
+    calibrated_peak_bytes: _builtins.int
+    """The predicted peak, and what workers on this base took beyond it on this device before."""
     @_builtins.property
     def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPart]:
         """The predicted peak of the worker, in parts, and what the board has for it."""
@@ -1298,10 +1477,11 @@ class JobPlan(_message.Message):
         energy_j: _builtins.float | None = ...,
         threads: _builtins.int = ...,
         data_type: _builtins.str = ...,
+        calibrated_peak_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015

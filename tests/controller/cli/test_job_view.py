@@ -264,3 +264,46 @@ def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
     shown = dict(job_record.rehearsal(job.rehearsal))
     assert shown["check data"] == "16 samples, 400 tokens"
     assert str(shown["forecast"]).startswith("it will take 2 min 13 s")
+
+
+def test_a_failed_attempt_is_told_as_a_diagnosis() -> None:
+    last = job_pb2.Conditions(
+        step=48,
+        total_steps=120,
+        rss_bytes=1_520_000_000,
+        anonymous_bytes=460_000_000,
+        available_bytes=32_000_000,
+        temperature_c=71.4,
+    )
+    attempt = job_pb2.Attempt(
+        number=1,
+        state=job_pb2.JOB_STATE_FAILED,
+        cause=job_pb2.CAUSE_OOM,
+        message="The worker ran out of memory.",
+        peak_rss_bytes=1_600_000_000,
+        log_tail="a\nb\nc\nKilled\n",
+        last=last,
+    )
+    job = job_pb2.Job(state=job_pb2.JOB_STATE_RUNNING, attempts=[attempt])
+    assert job_record.outcome(job) == [
+        ("attempt 1", "failed (oom): The worker ran out of memory."),
+        (
+            "  then",
+            "It is tried again once, with the least memory that gives the same result;"
+            " then it fails.",
+        ),
+        (
+            "  at its end",
+            "step 48/120, worker 1.52 GB (460 MB anonymous, peak 1.60 GB),"
+            " board 32.0 MB available, 71 °C",
+        ),
+        ("  its log", "b"),
+        (" ", "c"),
+        (" ", "Killed"),
+        ("  more", "docs/causes.md#oom"),
+    ]
+    job.state = job_pb2.JOB_STATE_FAILED
+    assert dict(job_record.outcome(job))["  then"].startswith("The retries that its cause is worth")
+    attempt.ClearField("last")
+    job = job_pb2.Job(attempts=[attempt])
+    assert dict(job_record.outcome(job))["  at its end"] == "worker's peak 1.60 GB"

@@ -12,8 +12,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import controller.store
-from controller.store import Store, devices, schema
+from controller.store import Store, devices, jobs, leases, schema
+from controller.store.devices import Cursor
 from protos.errors import InvalidRequest, Refused
+from protos.nanofleet.v1 import job_pb2
 
 MIGRATIONS = Path(controller.store.__file__).parent / "migrations"
 
@@ -27,6 +29,25 @@ def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "fleet.db")
     with store.read() as transaction:
         assert compare_metadata(MigrationContext.configure(transaction), schema.metadata) == []
+    store.close()
+
+
+def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Recorded by the code of that version, with one job that runs and one that is unconfirmed."""
+    path = tmp_path / "fleet.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "data/fleet-0001.sql").read_text())
+    store = Store.open(path)
+    with store.write() as transaction:
+        assert compare_metadata(MigrationContext.configure(transaction), schema.metadata) == []
+        assert [record.name for record in devices.every(transaction)] == ["kitchen"]
+        assert devices.cursor(transaction, "kitchen") == Cursor("j1", 2)
+        running, waiting = jobs.unfinished(transaction)
+        assert [event.seq for event in jobs.events_of(transaction, running)] == [1, 2]
+        assert waiting.state == job_pb2.JOB_STATE_UNSPECIFIED
+        assert leases.on_device(transaction, "kitchen") == [], "they belong to their device"
+        moved = leases.move(transaction, waiting, "porch", "moved")
+        assert (moved.device, moved.generation) == ("porch", 2)
     store.close()
 
 
