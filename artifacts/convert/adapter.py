@@ -168,21 +168,24 @@ def _tensor(name: str, source: StoredTensor, change: Callable[[Rows], Rows]) -> 
 
 
 def _dimensions(model: BaseModel) -> Dimensions:
-    def number(key: str) -> int:
-        value = model.metadata.get(f"{model.architecture}.{key}")
+    """Where a key is missing, as in files of other converters, llama.cpp's default holds."""
+
+    def number(key: str, default: int | None = None) -> int:
+        value = model.metadata.get(f"{model.architecture}.{key}", default)
         if not isinstance(value, int):
             raise InvalidRequest(f"{model.path}: {model.architecture}.{key} is missing.")
         return value
 
     layers, heads = number("block_count"), number("attention.head_count")
-    if layers > MAX_LAYERS:
-        raise InvalidRequest(f"{model.path}: {layers} layers are no model.")
+    hidden = number("embedding_length")
+    if layers > MAX_LAYERS or heads == 0:
+        raise InvalidRequest(f"{model.path}: {layers} layers of {heads} heads are no model.")
     return Dimensions(
         layers=layers,
-        hidden=number("embedding_length"),
+        hidden=hidden,
         feed_forward=number("feed_forward_length"),
         heads=heads,
-        kv_heads=number("attention.head_count_kv"),
-        head=number("attention.key_length"),
+        kv_heads=number("attention.head_count_kv", heads),
+        head=number("attention.key_length", hidden // heads),
         vocabulary=0,
     )
