@@ -30,6 +30,8 @@
     [telemetry]
     period_s = 1.0
     ring_mib = 64            # about a day
+    beside = ""              # "tegrastats", "jtop": read, too, for what the board's files lack
+    jtop_python = ""         # the Python that has jetson-stats; "" is the agent's own
 
 A key that is not known is an error that names the nearest one: a typing mistake must not silently
 leave a default in force.
@@ -48,6 +50,7 @@ from protos.transport import AGENT_PORT
 
 FILE = "agent.toml"
 _DEVICES = ("", "cpu", "cuda")
+_BESIDE = ("", "tegrastats", "jtop")
 STATE_VARIABLE = "NANOFLEET_STATE"
 T = TypeVar("T")
 
@@ -92,6 +95,8 @@ class Inference:
 class Telemetry:
     period_s: float = 1.0
     ring_mib: int = 64
+    beside: str = ""
+    jtop_python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,8 @@ def parsed(tables: dict[str, object], where: str) -> Config:
         config = replace(config, **{name: _section(section, table, where, name)})
     if config.training.device not in _DEVICES:
         raise _wrong(where, "training.device", 'must be "cpu", "cuda" or empty')
+    if config.telemetry.beside not in _BESIDE:
+        raise _wrong(where, "telemetry.beside", 'must be "tegrastats", "jtop" or empty')
     try:
         engines.named(config.inference.engine)
     except InvalidRequest as error:

@@ -19,6 +19,7 @@ from contextlib import aclosing
 
 from sqlalchemy import Connection
 
+from artifacts.persisting import Point
 from controller import pictures
 from controller.device import DeviceConnection
 from controller.store import Store
@@ -65,7 +66,7 @@ async def _keep(
     store: Store, connection: DeviceConnection, batch: job_pb2.WatchJobResponse
 ) -> None:
     ended = await _ended(store, connection, batch.events)
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         apply(transaction, connection.name, batch, ended)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from artifacts import digest as digests
+from artifacts.persisting import Point
 from controller import clock, pictures, placement, selector, transfer, ulid
 from controller.catalogue import BASE_MODEL, DATASET, Catalogue
 from controller.device import Connections, DeviceConnection
@@ -239,12 +240,12 @@ class Dispatcher:
             job=job,
             created_utc_ns=self.utc_ns(),
         )
-        with self.store.write() as transaction:
+        with self.store.write(Point.FLEET_ASSIGNED) as transaction:
             stored_jobs.assign(transaction, record, selector)
         return record
 
     def _note(self, job: job_pb2.Job, journal_id: str) -> JobRecord:
-        with self.store.write() as transaction:
+        with self.store.write(Point.FLEET_CONFIRMED) as transaction:
             stored_jobs.confirm(transaction, job, journal_id)
             return stored_jobs.require(transaction, job.id)
 

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from artifacts.persisting import Point
 from controller import clock
 from controller.device import DeviceConnection
 from controller.dispatch import Dispatcher
@@ -82,7 +83,7 @@ class FailOver:
 
     async def _grant(self, connection: DeviceConnection, device: device_pb2.Device) -> None:
         """Written down, then sent: what is believed here is never less than what is held there."""
-        with self.dispatcher.store.write() as transaction:
+        with self.dispatcher.store.write(Point.FLEET_LEASED) as transaction:
             leased = stored_leases.on_device(transaction, connection.name)
             if not leased:
                 return
@@ -103,7 +104,7 @@ class FailOver:
             request = job_pb2.CancelJobRequest(job_id=one.job_id, generation=one.generation)
             with contextlib.suppress(NotFound):  # it never had the job, or has another journal
                 await connection.call(connection.jobs.CancelJob, request)
-            with self.dispatcher.store.write() as transaction:
+            with self.dispatcher.store.write(Point.FLEET_LEASED) as transaction:
                 stored_leases.note_canceled(transaction, one)
 
     def _is_over(self, leased: Leased) -> bool:
@@ -112,7 +113,7 @@ class FailOver:
             return True
         now = self.now()
         if leased.granted.boot_id != now.boot_id:
-            with self.dispatcher.store.write() as transaction:
+            with self.dispatcher.store.write(Point.FLEET_LEASED) as transaction:
                 stored_leases.note_grants(transaction, [leased.record.id], now)
             return False
         return lease.is_over(leased.granted, now, leased.term_s)
@@ -124,7 +125,7 @@ class FailOver:
             left = stored_leases.left_by(transaction, record.id)
         before = frozenset({record.device, *(one.device for one in left)})
         chosen = await dispatcher.find_other(record.job.spec, leased.selector, before)
-        with dispatcher.store.write() as transaction:
+        with dispatcher.store.write(Point.FLEET_LEASED) as transaction:
             if not self._is_unchanged(stored_leases.on_device(transaction, record.device), leased):
                 return
             waited = lease.over_after_s(leased.term_s) / 60

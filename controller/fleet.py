@@ -19,6 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import Kind
 from controller import (
     collector,
@@ -167,14 +168,14 @@ class Fleet:
     def label_device(self, device: str, labels: Mapping[str, str]) -> None:
         """Replaces the device's labels."""
         name, checked = self._device(device).name, selector.checked_labels(labels)
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_LABELLED) as transaction:
             stored_devices.set_labels(transaction, name, checked)
 
     def remove_device(self, device: str) -> None:
         """Its certificate is not accepted any more by connections that are made from now on. Its
         unfinished jobs are failed: what it still does is nobody's any more."""
         name = self._device(device).name
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_REMOVED) as transaction:
             for record in stored_jobs.unfinished(transaction, name):
                 stored_jobs.fail(transaction, record, _REMOVED)
             stored_devices.remove(transaction, name)

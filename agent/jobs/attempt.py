@@ -10,7 +10,8 @@
                                its trial adapter, else Broke: GATE_FAILED
     finished                   the adapter is put into the store, then Finished
     stopped                    Stopped: by us, or because the job's lease has ended
-    failed                     Broke with the worker's cause
+    failed                     Broke with the worker's cause; OOM when it is proved that a child
+                               of the worker died of it
     (the end of the pipe)      Finished when its adapter is complete; else Broke: CANCELED when we
                                killed it, TIMEOUT when it hung, OOM when it is proved, else
                                WORKER_CRASH
@@ -42,6 +43,7 @@ from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
+    Circumstances,
     Decided,
     JobEvent,
     JobResult,
@@ -112,6 +114,8 @@ class Attempt:
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
+        # Of the board, once the worker is gone.
+        self._circumstances: Circumstances | None = None
         # llama.cpp with the trial adapter, while the worker waits.
         self._speech: asyncio.Task[PlanCheck] | None = None
         # Waiting for its memory.
@@ -128,7 +132,7 @@ class Attempt:
         """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
         for what an older agent took and this one cannot run."""
         spec.check(self._spec)
-        energy_before_j = self._means.energy_j()
+        observed = self._means.observe()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
             start = await self._means.start_of(self._name, self._train, self._folder)
@@ -138,7 +142,8 @@ class Attempt:
         finally:
             self._rests.set()
             self._means.leave()
-        return await self._ending(last, exit, energy_before_j)
+            self._circumstances = observed()
+        return await self._ending(last, exit)
 
     @property
     def yields(self) -> bool:
@@ -357,15 +362,11 @@ class Attempt:
         self._means.measured(progress.anonymous_bytes)
         self._peak_anonymous_bytes = max(self._peak_anonymous_bytes, progress.anonymous_bytes)
 
-    async def _ending(
-        self, last: TrainingReport, exit: Exit, energy_before_j: float | None
-    ) -> Ending:
+    async def _ending(self, last: TrainingReport, exit: Exit) -> Ending:
         match last.WhichOneof("report"):
             case "finished":
                 result = last.finished.result
-                energy_j = self._means.energy_j()
-                if energy_j is not None and energy_before_j is not None:
-                    result.energy_j = energy_j - energy_before_j
+                self._stamp(result)
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
@@ -373,6 +374,8 @@ class Attempt:
                     message += " " + _LEASE_ENDED
                 return Ending(states.Stopped(), self._account(exit, message))
             case "failed":
+                if last.failed.cause == job_pb2.CAUSE_WORKER_CRASH and exit.out_of_memory:
+                    last.failed.cause = job_pb2.CAUSE_OOM  # of a child of the worker
                 return self._broken(last.failed, exit)
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
@@ -394,8 +397,16 @@ class Attempt:
             return None
         if result is None:
             return None
+        self._stamp(result)
         message = f"Finished; the worker ended with {exit} before it could say so."
         return Ending(states.Finished(), self._account(exit, message, result))
+
+    def _stamp(self, result: JobResult) -> None:
+        """With what the board was like: the figures are of no use without it."""
+        if self._circumstances is not None:
+            result.circumstances.CopyFrom(self._circumstances)
+            if self._circumstances.HasField("energy_j"):
+                result.energy_j = self._circumstances.energy_j
 
     async def _kept(self, adapter: Path, result: JobResult, exit: Exit) -> Ending:
         result.peak_rss_bytes = max(result.peak_rss_bytes, exit.peak_rss_bytes)
@@ -421,6 +432,7 @@ class Attempt:
             peak_rss_bytes,
             self._peak_anonymous_bytes,
             self._means.conditions(self.job_id),
+            self._circumstances,
         )
 
 

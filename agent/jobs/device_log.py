@@ -5,6 +5,7 @@ Events without a job are the device's. They go when there are many: nobody's res
 
 from agent.clock import Clock, moment
 from agent.jobs.database import Database, Sync
+from artifacts.persisting import Point
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
 
 MOST_KEPT = 1000
@@ -20,7 +21,7 @@ class DeviceLog:
 
     def add(self, event: DeviceEvent) -> None:
         event.at.CopyFrom(moment(self._clock))
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_DEVICE):
             self._db.execute(
                 "INSERT INTO event (job_id, record) VALUES ('', ?)", (event.SerializeToString(),)
             )

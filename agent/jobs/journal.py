@@ -18,12 +18,14 @@ from agent.jobs.database import Database, Sync
 from agent.jobs.device_log import DeviceLog
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
+from artifacts.persisting import Point
 from protos import rehearsal as rehearsals
 from protos.causes import POLICIES, Cause
 from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Circumstances,
     Conditions,
     Decided,
     Evaluated,
@@ -48,6 +50,7 @@ class Account:
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
     last: Conditions | None = None
+    circumstances: Circumstances | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Journal:
 
     def submit(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> Job:
         """Queues the job. The same id and spec once more changes nothing but the generation."""
-        with self._db.transaction(Sync.NOW):
+        with self._db.transaction(Sync.NOW, Point.JOURNAL_SUBMITTED):
             row = self._row(job_id)
             if row is None:
                 self._insert(job_id, generation, spec, submitted_by)
@@ -83,12 +86,12 @@ class Journal:
 
     def apply(self, job_id: str, event: states.Event, account: Account | None = None) -> Job:
         """One step of the job's state machine, with its event; returns the job after it."""
-        with self._db.transaction(Sync.NOW):
+        with self._db.transaction(Sync.NOW, Point.JOURNAL_TRANSITION):
             self._step(job_id, event, account or Account())
         return self.job(job_id)
 
     def progress(self, job_id: str, progress: TrainProgress) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_PROGRESS):
             self._db.execute(
                 "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
             )
@@ -96,25 +99,25 @@ class Journal:
                 self._tell(job_id, JobEvent(progress=progress))
 
     def evaluated(self, job_id: str, evaluated: Evaluated) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_EVALUATED):
             self._tell(job_id, JobEvent(evaluated=evaluated))
 
     def checkpoint(self, job_id: str, saved: CheckpointSaved) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_CHECKPOINT):
             self._step(job_id, states.Saved(), Account())
             self._tell(job_id, JobEvent(checkpoint=saved))
 
     def log(self, job_id: str, line: LogLine) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_LOG):
             self._tell(job_id, JobEvent(log=LogLine(text=quota.line(line.text))))
 
     def decided(self, job_id: str, decided: Decided) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_DECIDED):
             self._tell(job_id, JobEvent(decided=decided))
 
     def rehearsed(self, job_id: str, event: JobEvent) -> None:
         """A check of the job's rehearsal, or its plan."""
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_REHEARSED):
             rehearsal = self.job(job_id).rehearsal
             rehearsals.note(rehearsal, event)
             self._set(job_id, "rehearsal", rehearsal.SerializeToString())
@@ -312,6 +315,8 @@ def _ended(
     attempt.peak_rss_bytes = account.peak_rss_bytes
     attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
     attempt.last.CopyFrom(account.last or Conditions())
+    if account.circumstances is not None:
+        attempt.circumstances.CopyFrom(account.circumstances)
     return attempt
 
 

@@ -14,7 +14,7 @@ from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.nanofleet.v1.job_pb2 import Conditions, JobPlan, TrainSpec
+from protos.nanofleet.v1.job_pb2 import Circumstances, Conditions, JobPlan, TrainSpec
 from protos.nanofleet.v1.worker_pb2 import StartTraining
 
 TRAINING_MODULE = "agent.training.worker"
@@ -35,6 +35,8 @@ class Means:
     device: str = ""  # "cpu", "cuda"; empty: the worker chooses
     usable_bytes: int = 0  # what the board has for workers
     energy_j: Callable[[], float | None] = lambda: None
+    # Begins to look at the board; what it returns ends that, and tells what was seen.
+    observe: Callable[[], Callable[[], Circumstances | None]] = lambda: lambda: None
     serves: bool = True  # llama.cpp is installed
     # A fresh control group for the worker of this name.
     limit: Callable[[str], Group | None] = lambda worker: None

@@ -6,6 +6,7 @@
     RUNNING, otherwise                     Interrupted: POWER_LOSS when the machine was booted since
                                            the attempt began, else WORKER_CRASH (the agent died)
     a pin of a job that has ended          removed; one that an active job lacks, added
+    the folder of a job that has ended     tidied: the agent may have died before it was
 
 Blocking; runs before the server listens, so nobody sees a state from before it.
 """
@@ -50,9 +51,10 @@ def recover(
     ]
     for job in settled:
         _LOG.warning("job %s was running when the agent ended: %s", job.id, job.message)
-        if job.state in states.ENDED:
-            tidy(store, jobs, job)
     _set_pins(journal, store)
+    for entry in journal.entries(tuple(states.ENDED)):
+        if (jobs / entry.job.id).is_dir():
+            tidy(store, jobs, entry.job)
     return settled
 
 

@@ -19,6 +19,7 @@ from agent.jobs.attempt import LOG_NAME, Attempt, Ending
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.store import ArtifactStore
 from protos.errors import DiskFull, InvalidRequest, NanofleetError, Refused
 from protos.nanofleet.v1.job_pb2 import (
@@ -186,8 +187,9 @@ def tidy(store: ArtifactStore, jobs: Path, job: Job) -> None:
     unpin(store, job.id, job.spec.train)
     if job.state == states.FAILED:
         return
-    for entry in (jobs / job.id).glob("*"):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif not entry.name.startswith(LOG_NAME):
-            entry.unlink(missing_ok=True)
+    with Point.JOB_TIDIED:
+        for entry in (jobs / job.id).glob("*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif not entry.name.startswith(LOG_NAME):
+                entry.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.memory import calibration
 from agent.memory.calibration import Calibration
 from artifacts import durable
+from artifacts.persisting import Point
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class CalibrationFile:
 
     def save(self, known: Calibration) -> None:
         try:
-            durable.write_bytes(self._path, calibration.written(known, self._version))
+            content = calibration.written(known, self._version)
+            durable.write_bytes(self._path, content, Point.CALIBRATION_KEPT)
         except OSError as error:
             _LOG.warning("what workers took is not kept in %s: %s", self._path, error)

@@ -106,9 +106,9 @@ class Reading:
     pressure_percent: float | None
 
 
-def read_board() -> Reading:
-    memory = read_memory()
-    return Reading(memory.available_bytes if memory else 0, read_pressure_percent())
+def read_board(root: Path = Path("/")) -> Reading:
+    memory = read_memory(root)
+    return Reading(memory.available_bytes if memory else 0, read_pressure_percent(root))
 
 
 @dataclass(slots=True)

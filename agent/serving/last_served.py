@@ -17,6 +17,7 @@ from agent.threads import in_thread
 from artifacts import digest as digests
 from artifacts import durable
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,13 +101,13 @@ def _read(path: Path) -> Served | None:
 def _write(path: Path, served: Served) -> None:
     content = {"format_version": _FORMAT, **asdict(served)}
     try:
-        durable.write_bytes(path, json.dumps(content).encode() + b"\n")
+        durable.write_bytes(path, json.dumps(content).encode() + b"\n", Point.SERVED_NOTED)
     except OSError as error:
         _LOG.warning("the served model is not remembered in %s: %s", path, error)
 
 
 def _remove(path: Path) -> None:
     try:
-        durable.remove(path)
+        durable.remove(path, Point.SERVED_FORGOTTEN)
     except OSError as error:
         _LOG.warning("%s cannot be removed: %s", path, error)

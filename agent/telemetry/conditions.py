@@ -29,6 +29,8 @@ def _seen(sample: TelemetrySample, job_id: str) -> Conditions:
         found.total_steps = worker.total_steps
     if sample.HasField("memory"):
         found.available_bytes = sample.memory.available_bytes
-    if sample.temperatures:
+    if sample.HasField("heat"):
+        found.temperature_c = sample.heat.celsius
+    elif sample.temperatures:  # one that an older agent has taken
         found.temperature_c = max(zone.celsius for zone in sample.temperatures)
     return found

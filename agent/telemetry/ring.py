@@ -22,6 +22,7 @@ from pathlib import Path
 from agent.telemetry import blocks
 from agent.telemetry.blocks import BLOCK_BYTES, BlockHeader
 from agent.telemetry.ring_file import open_ring, scan, stray_seq
+from artifacts.persisting import Point
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample
 
 # A day at one sample a second of 400 to 700 bytes.
@@ -104,7 +105,8 @@ class TelemetryRing:
     def sync(self) -> None:
         """Makes all that was appended survive a power cut. Blocks; may run in another thread."""
         written = self._written
-        os.fdatasync(self._descriptor)
+        with Point.TELEMETRY_SYNCED:
+            os.fdatasync(self._descriptor)
         self._synced = written
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from agent.training import tensor_file
 from agent.training.failures import bad_spec
 from agent.training.trainer import Progress
 from artifacts import durable
+from artifacts.persisting import Point
 from protos.nanofleet.v1 import job_pb2
 
 # In the job's folder.
@@ -67,9 +68,7 @@ class CheckpointFolder:
         self.problems: list[str] = []
         self.good: Path | None = None
         self.good_step = 0
-        for stray in folder.glob(".*.tmp"):
-            # A power cut while writing left it; nothing refers to it.
-            stray.unlink()
+        durable.tidy_up(folder)
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Returns the size in bytes."""
@@ -81,11 +80,11 @@ class CheckpointFolder:
             "progress": checkpoint.progress.to_json(),
         }
         written = self._folder / f"{checkpoint.progress.work:010d}{_SUFFIX}"
-        with durable.replacing(written) as file:
+        with durable.replacing(written, Point.CHECKPOINT_WRITTEN) as file:
             tensor_file.write(file, state, {_KEY: json.dumps(header)})
         self.good, self.good_step = written, checkpoint.progress.steps
         for useless in self._useless(written):
-            durable.remove(useless)
+            durable.remove(useless, Point.CHECKPOINT_DROPPED)
         return written.stat().st_size
 
     def newest(self, recipe_digest: str) -> Checkpoint | None:

@@ -14,7 +14,6 @@ from agent.training.failures import TrainingFailure
 from agent.training.token_file import Totals
 from protos.nanofleet.v1 import job_pb2
 
-_KILLED = -9
 # Between two looks at whether to stop: a process's end and an order cannot be waited for together.
 _LOOK_S = 0.1
 
@@ -70,8 +69,8 @@ def _answer(child: "subprocess.Popen[bytes]", should_stop: Callable[[], bool]) -
 
 
 def _died(code: int) -> TrainingFailure:
-    cause = job_pb2.CAUSE_OOM if code == _KILLED else job_pb2.CAUSE_WORKER_CRASH
+    """By whom it was killed the agent finds out: it has the control group's count."""
     return TrainingFailure(
-        cause,
+        job_pb2.CAUSE_WORKER_CRASH,
         f"Tokenising the dataset ended with exit code {code}. The attempt's log has the details.",
     )

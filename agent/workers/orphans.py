@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts import durable
+from artifacts.persisting import Point
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE_MS = 10_000
@@ -23,7 +24,8 @@ _PATIENCE_MS = 10_000
 def note(record: Path, pid: int, boot_id: str) -> None:
     """Written without a sync: after a power cut nothing is left to be swept."""
     facts = {"pid": pid, "started": _started(pid), "boot_id": boot_id}
-    record.write_text(json.dumps(facts))
+    with Point.WORKER_NOTED:
+        record.write_text(json.dumps(facts))
 
 
 def sweep(records: Path, boot_id: str) -> list[int]:

@@ -19,6 +19,7 @@ from gguf.gguf_writer import WriterState
 from artifacts import digest as digests
 from artifacts import durable, headroom
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from protos.errors import NotFound
 
 Slice = npt.NDArray[np.generic]
@@ -67,7 +68,10 @@ def write(
     if late is not None:
         header.add_string(late.key, _NOT_YET)
     _check_room(target.parent, sum(tensor.size_bytes for tensor in tensors))
-    with headroom.naming_full_disk(target.parent), durable.replacing(target, mode=0o644) as file:
+    with (
+        headroom.naming_full_disk(target.parent),
+        durable.replacing(target, Point.MODEL_CONVERTED, mode=0o644) as file,
+    ):
         keys_end = fill(file, header, tensors, on_written)
         if late is not None:
             file.seek(keys_end - len(_NOT_YET))

@@ -63,6 +63,9 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
         fields += _progress(job)
     for attempt in job.attempts:
         fields.append((f"attempt {attempt.number}", _attempt(attempt)))
+        # Those of the last one are the result's.
+        if attempt.HasField("circumstances") and attempt.state != job_pb2.JOB_STATE_SUCCEEDED:
+            fields.append(("  board", job_screen.circumstances(attempt.circumstances)))
         if attempt.cause and attempt.state != job_pb2.JOB_STATE_CANCELED:
             was_the_last = job.state == job_pb2.JOB_STATE_FAILED and attempt == job.attempts[-1]
             fields += _diagnosis(attempt, _GIVEN_UP if was_the_last else "")
@@ -150,7 +153,6 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
 
 def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     result = job.result
-    energy = result.energy_j if result.HasField("energy_j") else None
     best = result.best
     held_out: list[tuple[str, Cell]] = [
         (
@@ -174,7 +176,8 @@ def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
             f"{units.size(result.peak_rss_bytes)}"
             f" ({units.size(result.peak_anonymous_bytes)} anonymous)",
         ),
-        ("energy", units.energy(energy)),
+        ("energy", job_screen.energy(result)),
+        ("board", job_screen.circumstances(result.circumstances)),
     ]
 
 

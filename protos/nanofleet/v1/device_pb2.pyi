@@ -142,6 +142,13 @@ class Board(_message.Message):
     POWER_MODE_FIELD_NUMBER: _builtins.int
     IS_JETSON_FIELD_NUMBER: _builtins.int
     CUDA_ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    MEMORY_VARIANT_GB_FIELD_NUMBER: _builtins.int
+    GLIBC_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    ZONES_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    CLOCKS_PINNED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"NVIDIA Jetson Orin Nano 8 GB", or the CPU's name elsewhere"""
     module: _builtins.str
@@ -162,6 +169,24 @@ class Board(_message.Message):
     is_jetson: _builtins.bool
     cuda_architecture: _builtins.str
     """"87" """
+    carrier: _builtins.str
+    """"p3768-0000", or what its maker calls it"""
+    memory_variant_gb: _builtins.int
+    """8: what the module is sold with"""
+    glibc: _builtins.str
+    """"2.35", of the userland that the agent runs in"""
+    container: _builtins.str
+    """"docker"; empty on the host"""
+    simulated: _builtins.str
+    """The name of the board that is simulated here: nothing of the above is this machine.
+    "nano-4gb"
+    """
+    clocks_pinned: _builtins.bool
+    """As in PowerModeSample: jetson_clocks. Absent: not known."""
+    @_builtins.property
+    def zones(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThermalZone]:
+        """Where the board throttles and switches itself off."""
+
     def __init__(
         self,
         *,
@@ -177,14 +202,70 @@ class Board(_message.Message):
         power_mode: _builtins.str = ...,
         is_jetson: _builtins.bool = ...,
         cuda_architecture: _builtins.str = ...,
+        carrier: _builtins.str = ...,
+        memory_variant_gb: _builtins.int = ...,
+        glibc: _builtins.str = ...,
+        container: _builtins.str = ...,
+        zones: _abc.Iterable[Global___ThermalZone] | None = ...,
+        simulated: _builtins.str = ...,
+        clocks_pinned: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "clocks_pinned", b"clocks_pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "architecture", b"architecture", "carrier", b"carrier", "clocks_pinned", b"clocks_pinned", "container", b"container", "cpu_count", b"cpu_count", "cuda_architecture", b"cuda_architecture", "glibc", b"glibc", "is_jetson", b"is_jetson", "jetpack", b"jetpack", "kernel", b"kernel", "l4t", b"l4t", "memory_total_bytes", b"memory_total_bytes", "memory_variant_gb", b"memory_variant_gb", "model", b"model", "module", b"module", "power_mode", b"power_mode", "simulated", b"simulated", "soc", b"soc", "zones", b"zones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clocks_pinned: _TypeAlias = _typing.Literal["clocks_pinned"]  # noqa: Y015
+    _WhichOneofArgType__clocks_pinned: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clocks_pinned) -> _WhichOneofReturnType__clocks_pinned | None: ...
+
+Global___Board: _TypeAlias = Board  # noqa: Y015
+
+@_typing.final
+class ThermalZone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TRIPS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"cpu-thermal" """
+    @_builtins.property
+    def trips(self) -> _containers.RepeatedCompositeFieldContainer[Global___TripPoint]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        trips: _abc.Iterable[Global___TripPoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "cpu_count", b"cpu_count", "cuda_architecture", b"cuda_architecture", "is_jetson", b"is_jetson", "jetpack", b"jetpack", "kernel", b"kernel", "l4t", b"l4t", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "module", b"module", "power_mode", b"power_mode", "soc", b"soc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "trips", b"trips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Board: _TypeAlias = Board  # noqa: Y015
+Global___ThermalZone: _TypeAlias = ThermalZone  # noqa: Y015
+
+@_typing.final
+class TripPoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CELSIUS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"passive": the kernel slows down; "hot"; "critical": it switches off; "active": a fan"""
+    celsius: _builtins.float
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        celsius: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["celsius", b"celsius", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TripPoint: _TypeAlias = TripPoint  # noqa: Y015
 
 @_typing.final
 class Engine(_message.Message):

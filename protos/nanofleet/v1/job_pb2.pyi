@@ -16,6 +16,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from protos.nanofleet.v1 import telemetry_pb2 as _telemetry_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -447,6 +448,7 @@ class Attempt(_message.Message):
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """from 1"""
     state: Global___JobState.ValueType
@@ -465,6 +467,10 @@ class Attempt(_message.Message):
     def last(self) -> Global___Conditions:
         """How things stood when it ended, or was last looked at before: a diagnosis starts here."""
 
+    @_builtins.property
+    def circumstances(self) -> Global___Circumstances:
+        """Absent where the agent itself ended before the attempt did."""
+
     def __init__(
         self,
         *,
@@ -478,10 +484,11 @@ class Attempt(_message.Message):
         peak_rss_bytes: _builtins.int = ...,
         peak_anonymous_bytes: _builtins.int = ...,
         last: Global___Conditions | None = ...,
+        circumstances: Global___Circumstances | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "last", b"last", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circumstances", b"circumstances", "ended", b"ended", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended", b"ended", "last", b"last", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "circumstances", b"circumstances", "ended", b"ended", "last", b"last", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,7 +515,7 @@ class Conditions(_message.Message):
     available_bytes: _builtins.int
     """Of the board: what the kernel could still give."""
     temperature_c: _builtins.float
-    """The hottest zone."""
+    """Of the board: its junction, else its hottest zone."""
     def __init__(
         self,
         *,
@@ -551,6 +558,98 @@ class Conditions(_message.Message):
 Global___Conditions: _TypeAlias = Conditions  # noqa: Y015
 
 @_typing.final
+class Circumstances(_message.Message):
+    """The board while an attempt ran, from its telemetry: what makes figures comparable. The same board
+    is half as fast in another power mode, or hot. Absent is absent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POWER_MODE_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    CLOCKS_PINNED_FIELD_NUMBER: _builtins.int
+    CORES_ONLINE_FIELD_NUMBER: _builtins.int
+    HEAT_ZONE_FIELD_NUMBER: _builtins.int
+    MEAN_CELSIUS_FIELD_NUMBER: _builtins.int
+    PEAK_CELSIUS_FIELD_NUMBER: _builtins.int
+    OVER_CURRENT_FIELD_NUMBER: _builtins.int
+    ENERGY_J_FIELD_NUMBER: _builtins.int
+    MEAN_POWER_MW_FIELD_NUMBER: _builtins.int
+    POWER_SOURCE_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    power_mode: _builtins.str
+    """"15W (0)", when the attempt ended"""
+    changed: _builtins.bool
+    """The mode, the cores or the pinned clocks were not the same all the time."""
+    clocks_pinned: _builtins.bool
+    """by jetson_clocks"""
+    cores_online: _builtins.int
+    heat_zone: _builtins.str
+    """"tj-thermal" """
+    mean_celsius: _builtins.float
+    """over the samples"""
+    peak_celsius: _builtins.float
+    energy_j: _builtins.float
+    mean_power_mw: _builtins.float
+    power_source: _builtins.str
+    """as in PowerSample.total_source"""
+    samples: _builtins.int
+    simulated: _builtins.bool
+    """Power, heat and clocks were those of a simulated board."""
+    @_builtins.property
+    def over_current(self) -> _containers.RepeatedCompositeFieldContainer[_telemetry_pb2.OverCurrentSample]:
+        """Events of over-current and under-voltage in this time."""
+
+    def __init__(
+        self,
+        *,
+        power_mode: _builtins.str = ...,
+        changed: _builtins.bool = ...,
+        clocks_pinned: _builtins.bool | None = ...,
+        cores_online: _builtins.int | None = ...,
+        heat_zone: _builtins.str = ...,
+        mean_celsius: _builtins.float | None = ...,
+        peak_celsius: _builtins.float | None = ...,
+        over_current: _abc.Iterable[_telemetry_pb2.OverCurrentSample] | None = ...,
+        energy_j: _builtins.float | None = ...,
+        mean_power_mw: _builtins.float | None = ...,
+        power_source: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        simulated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "_cores_online", b"_cores_online", "_energy_j", b"_energy_j", "_mean_celsius", b"_mean_celsius", "_mean_power_mw", b"_mean_power_mw", "_peak_celsius", b"_peak_celsius", "clocks_pinned", b"clocks_pinned", "cores_online", b"cores_online", "energy_j", b"energy_j", "mean_celsius", b"mean_celsius", "mean_power_mw", b"mean_power_mw", "peak_celsius", b"peak_celsius"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "_cores_online", b"_cores_online", "_energy_j", b"_energy_j", "_mean_celsius", b"_mean_celsius", "_mean_power_mw", b"_mean_power_mw", "_peak_celsius", b"_peak_celsius", "changed", b"changed", "clocks_pinned", b"clocks_pinned", "cores_online", b"cores_online", "energy_j", b"energy_j", "heat_zone", b"heat_zone", "mean_celsius", b"mean_celsius", "mean_power_mw", b"mean_power_mw", "over_current", b"over_current", "peak_celsius", b"peak_celsius", "power_mode", b"power_mode", "power_source", b"power_source", "samples", b"samples", "simulated", b"simulated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clocks_pinned: _TypeAlias = _typing.Literal["clocks_pinned"]  # noqa: Y015
+    _WhichOneofArgType__clocks_pinned: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned"]  # noqa: Y015
+    _WhichOneofReturnType__cores_online: _TypeAlias = _typing.Literal["cores_online"]  # noqa: Y015
+    _WhichOneofArgType__cores_online: _TypeAlias = _typing.Literal["_cores_online", b"_cores_online"]  # noqa: Y015
+    _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
+    _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__mean_celsius: _TypeAlias = _typing.Literal["mean_celsius"]  # noqa: Y015
+    _WhichOneofArgType__mean_celsius: _TypeAlias = _typing.Literal["_mean_celsius", b"_mean_celsius"]  # noqa: Y015
+    _WhichOneofReturnType__mean_power_mw: _TypeAlias = _typing.Literal["mean_power_mw"]  # noqa: Y015
+    _WhichOneofArgType__mean_power_mw: _TypeAlias = _typing.Literal["_mean_power_mw", b"_mean_power_mw"]  # noqa: Y015
+    _WhichOneofReturnType__peak_celsius: _TypeAlias = _typing.Literal["peak_celsius"]  # noqa: Y015
+    _WhichOneofArgType__peak_celsius: _TypeAlias = _typing.Literal["_peak_celsius", b"_peak_celsius"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clocks_pinned) -> _WhichOneofReturnType__clocks_pinned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cores_online) -> _WhichOneofReturnType__cores_online | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_j) -> _WhichOneofReturnType__energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_celsius) -> _WhichOneofReturnType__mean_celsius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_power_mw) -> _WhichOneofReturnType__mean_power_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_celsius) -> _WhichOneofReturnType__peak_celsius | None: ...
+
+Global___Circumstances: _TypeAlias = Circumstances  # noqa: Y015
+
+@_typing.final
 class JobResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,6 +666,7 @@ class JobResult(_message.Message):
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
@@ -577,6 +677,7 @@ class JobResult(_message.Message):
     duration_s: _builtins.float
     tokens_per_s: _builtins.float
     energy_j: _builtins.float
+    """Of the attempt that finished."""
     peak_rss_bytes: _builtins.int
     peak_anonymous_bytes: _builtins.int
     stopped_early: _builtins.bool
@@ -585,6 +686,10 @@ class JobResult(_message.Message):
     @_builtins.property
     def best(self) -> Global___Evaluated:
         """Of the exported adapter, where the recipe has an evaluation."""
+
+    @_builtins.property
+    def circumstances(self) -> Global___Circumstances:
+        """Of the attempt that finished."""
 
     def __init__(
         self,
@@ -602,11 +707,12 @@ class JobResult(_message.Message):
         peak_anonymous_bytes: _builtins.int = ...,
         best: Global___Evaluated | None = ...,
         stopped_early: _builtins.bool = ...,
+        circumstances: Global___Circumstances | None = ...,
         peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "energy_j", b"energy_j"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "circumstances", b"circumstances", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "circumstances", b"circumstances", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015

@@ -58,7 +58,7 @@ async def test_the_result_of_a_worker_that_died_before_its_report_is_adopted(
 ) -> None:
     leave_adapter(attempt._folder)
     killed = Exit(code=-9, peak_rss_bytes=5, out_of_memory=False, log_tail="")
-    ending = await attempt._ending(TrainingReport(), killed, None)
+    ending = await attempt._ending(TrainingReport(), killed)
     assert isinstance(ending.event, states.Finished)
     assert ending.account.result is not None
     assert ending.account.result.steps == 4
@@ -70,5 +70,5 @@ async def test_half_a_result_is_not(attempt: Attempt) -> None:
     path = attempt._folder / "adapter.tar"
     path.write_bytes(path.read_bytes()[:-600])
     killed = Exit(code=-9, peak_rss_bytes=5, out_of_memory=True, log_tail="")
-    ending = await attempt._ending(TrainingReport(), killed, None)
+    ending = await attempt._ending(TrainingReport(), killed)
     assert ending.event == states.Broke(job_pb2.CAUSE_OOM)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.jobs import states
-from agent.jobs.database import SYNC_EVERY
+from agent.jobs.database import SYNC_EVERY, Damaged
 from agent.jobs.journal import Account, Journal
 from artifacts import digest
-from protos.errors import AlreadyExists, InternalError, NotFound, Refused, StaleGeneration
+from protos.errors import AlreadyExists, NotFound, Refused, StaleGeneration
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import CheckpointSaved, JobResult, LogLine, TrainProgress
 from tests.agent.clocks import FakeClock
@@ -244,7 +244,7 @@ def test_another_journal_has_another_id(tmp_path: Path, clock: FakeClock) -> Non
 def test_a_file_that_is_no_journal_is_said_so(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(InternalError, match="cannot be opened"):
+    with pytest.raises(Damaged, match="not a database"):
         Journal(path, clock)
 
 

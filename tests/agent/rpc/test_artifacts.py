@@ -134,6 +134,7 @@ async def test_wrong_requests(stubs: Stubs) -> None:
             yield request
 
     chunk = artifact_pb2.PutArtifactRequest(chunk=b"x")
+    fill = artifact_pb2.PutArtifactRequest(fill_to=5)
     huge = artifact_pb2.PutArtifactRequest(chunk=bytes(3 << 20))
     good = [message async for message in header()]
     for requests, kind, field in (
@@ -146,6 +147,8 @@ async def test_wrong_requests(stubs: Stubs) -> None:
         (messages(chunk), errors.InvalidRequest, "header"),
         (messages(*good, *good), errors.InvalidRequest, "header"),
         (messages(*good, huge), errors.InvalidRequest, "chunk"),
+        (header(pieces=b"x" * 32), errors.InvalidRequest, "pieces"),
+        (messages(*good, fill), errors.InvalidRequest, "fill_to"),
     ):
         error = await refused(stubs.artifacts.PutArtifact(requests))
         assert isinstance(error, kind), error

@@ -95,7 +95,8 @@ def test_a_new_one_outlives_damaged_ones_ahead_of_it(tmp_path: Path) -> None:
 
 
 def test_what_a_power_cut_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".0000000004.safetensors.77.tmp").write_bytes(b"half")
+    """Its process is gone: the kernel gives no such number."""
+    (tmp_path / ".0000000004.safetensors.9999999.tmp").write_bytes(b"half")
     CheckpointFolder(tmp_path).save(at(8))
     assert names(tmp_path) == ["0000000008.safetensors"]
 

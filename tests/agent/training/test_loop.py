@@ -75,9 +75,11 @@ class Bench:
         self.agent.write(worker_pb2.TrainingCommand(extend_lease=lease))
 
     def listen_to(self, order: str) -> None:
-        """Whoever obeys the order has read all that was sent before it."""
+        """Returns when it has been read, and all that was sent before it."""
         self.send(order)
         self.commands.listen()
+        orders = self.commands._orders
+        orders.put(orders.get(timeout=60))
 
     def hang_up(self) -> None:
         """As an agent that dies: the pipe ends, and has been read to its end."""
@@ -195,7 +197,8 @@ def test_stops_out_of_a_pause_when_its_lease_ends(bench: Bench) -> None:
     bench.listen_to("pause")
     bench.answers |= {"paused": ["the lease ends"]}
     assert bench.loop.run() is Outcome.STOPPED
-    assert bench.kinds() == ["paused"]
+    # With a checkpoint, if the order came after a first micro-step.
+    assert bench.kinds() in (["paused"], ["paused", "checkpoint"])
 
 
 def test_pauses_and_resumes(bench: Bench) -> None:

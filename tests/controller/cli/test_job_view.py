@@ -266,6 +266,33 @@ def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
     assert str(shown["forecast"]).startswith("it will take 2 min 13 s")
 
 
+def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> None:
+    board = job_pb2.Circumstances(
+        power_mode="15W (0)",
+        cores_online=6,
+        clocks_pinned=False,
+        mean_power_mw=7_200.0,
+        power_source="VDD_IN",
+        heat_zone="tj-thermal",
+        mean_celsius=52.0,
+        peak_celsius=58.0,
+        over_current=[
+            telemetry_pb2.OverCurrentSample(name="OC1 under-voltage", events=3),
+            telemetry_pb2.OverCurrentSample(name="OC2 average over-current"),
+        ],
+    )
+    assert job_screen.circumstances(board) == (
+        "15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal);"
+        " 3 × OC1 under-voltage"
+    )
+    board.simulated = board.changed = True
+    assert "changed meanwhile, all of it simulated;" in job_screen.circumstances(board)
+    assert job_screen.circumstances(job_pb2.Circumstances()) == ""
+    result = job_pb2.JobResult(energy_j=370, circumstances=board)
+    assert job_screen.energy(result) == "370 J sim"
+    assert job_screen.energy(job_pb2.JobResult()) == "–"
+
+
 def test_a_failed_attempt_is_told_as_a_diagnosis() -> None:
     last = job_pb2.Conditions(
         step=48,
