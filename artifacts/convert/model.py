@@ -19,6 +19,7 @@ import numpy as np
 from gguf.quants import quantize
 
 from artifacts.base_model import SOURCE_KEY
+from artifacts.convert.ahead import ahead
 from artifacts.convert.checkpoint import StoredTensor, read_checkpoint
 from artifacts.convert.config import ModelConfig, read_config
 from artifacts.convert.families import Rows, TensorSpec
@@ -204,7 +205,7 @@ def _outputs(
 
 def _slices(spec: TensorSpec, source: StoredTensor, digest: SourceDigest) -> Iterator[Rows]:
     """The tensor's numbers as the file has them, a few rows at a time."""
-    for rows in digest.reading(spec, _rows(spec, source)):
+    for rows in ahead(digest.reading(spec, _rows(spec, source))):
         yield spec.apply(rows)
 
 
