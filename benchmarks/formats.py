@@ -1,7 +1,7 @@
 """What a conversion costs: memory beyond the file, time, and its proof; with the 1B shape.
 
     python -m benchmarks.formats                                # about seven minutes
-    python -m benchmarks.formats --types q8_0 --repeat 1        # one type
+    python -m benchmarks.formats --types q8_0                   # one type; the others' runs stay
     python -m benchmarks.formats --quick --models /tmp/m        # does the tool work? Its figures
                                                                 # mean nothing
 
@@ -69,6 +69,7 @@ class Bench:
 
 
 def models(bench: Bench, types: Sequence[str]) -> list[Row]:
+    """Runs ``types``; rows are of all types that have runs."""
     target = bench.scratch / "model.gguf"
     for turn in range(bench.repeats):
         for name in types:
@@ -80,7 +81,8 @@ def models(bench: Bench, types: Sequence[str]) -> list[Row]:
                 run = _alone(what, bench.folder, target, last)
                 bench.note(f"{name}, {what}", run)
             target.unlink()
-    return [row for name in types for row in _rows(bench, name)]
+    measured = [name for name in TYPES if f"{name}, proved" in bench.runs]
+    return [row for name in measured for row in _rows(bench, name)]
 
 
 def _rows(bench: Bench, name: str) -> list[Row]:
@@ -188,6 +190,21 @@ def _alone(what: str, folder: Path, target: Path, last: str) -> Mapping[str, obj
     return measuring.in_process("benchmarks.conversion", what, str(folder), str(target), last)
 
 
+def _earlier(
+    path: Path, where: Mapping[str, object], types: Sequence[str]
+) -> dict[str, list[Mapping[str, object]]]:
+    """The runs of other types, where they were made on this machine with these versions."""
+    if not path.exists():
+        return {}
+    document = json.loads(path.read_text())
+    if any(document.get(key) != value for key, value in where.items()):
+        return {}
+    again = (*types, "adapter")
+    return {
+        name: runs for name, runs in document["runs"].items() if name.split(",")[0] not in again
+    }
+
+
 def _types(given: str) -> list[str]:
     chosen = given.split(",")
     if unknown := [name for name in chosen if name not in TYPES]:
@@ -211,12 +228,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="formats.", dir=arguments.scratch) as scratch:
         bench = Bench(arguments.models, Path(scratch), arguments.repeat, arguments.quick)
+        where = {**report.surroundings(PACKAGES), "shape": asdict(bench.shape)}
+        bench.runs |= _earlier(arguments.json, where, arguments.types)
         rows = models(bench, arguments.types) + adapter(bench)
     print(table(rows))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        **report.surroundings(PACKAGES),
-        "shape": asdict(bench.shape),
+        **where,
         "largest_tensor_bytes": bench.largest_bytes,
         "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
         "runs": bench.runs,
