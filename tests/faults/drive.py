@@ -17,8 +17,8 @@ from typing import TypeVar
 from artifacts.pieces import PIECE_BYTES
 from controller import Fleet, JobFile, TransferProgress, parse_job
 from controller.records import JobRecord
-from protos.errors import NanofleetError, NotFound, Unreachable, WorkerFailed
-from protos.nanofleet.v1 import artifact_pb2
+from protos.errors import NanofleetError, NotFound, TimedOut, Unreachable, WorkerFailed
+from protos.nanofleet.v1 import artifact_pb2, job_pb2
 from tests.faults.lab import BASE, DATA, DEVICE, Device
 
 T = TypeVar("T")
@@ -115,13 +115,23 @@ async def life(folder: Path) -> None:
         if not has(fleet, "persona"):
             await fleet.add_dataset(DATA, name="persona")
         record = await patiently(lambda: submitted(fleet, job("persona")))
-        ended = await patiently(lambda: fleet.wait(record.id))
+        ended = await patiently(lambda: encouraged(fleet, record.id))
         assert ended.job.HasField("result"), ended.job.message
         entry = await patiently(lambda: fleet.fetch_result(record.id))
         target = folder / "pulled.tar"
         if not target.exists():
             await patiently(lambda: fleet.pull(DEVICE, entry.digest, target))
         await come_and_go(fleet, folder)
+
+
+async def encouraged(fleet: Fleet, job_id: str) -> JobRecord:
+    """The job at its end. Paused for a cause, it is resumed, as the cause asks a person to."""
+    while True:
+        with contextlib.suppress(TimedOut):
+            return await fleet.wait(job_id, _PAUSE_S * 5)
+        paused = fleet.job(job_id).job
+        if paused.state == job_pb2.JOB_STATE_PAUSED and paused.attempts[-1].cause:
+            await fleet.resume(job_id)
 
 
 async def come_and_go(fleet: Fleet, folder: Path) -> None:

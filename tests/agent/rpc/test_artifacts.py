@@ -74,14 +74,15 @@ async def complete(stubs: Stubs) -> None:
     """What a client does: asks for the offset and goes on from there, until it is accepted.
 
     The server notices a client that has gone a moment after it went; until then the upload is
-    busy, and its offset may still rise.
+    busy, and its offset may still rise. (gRPC's client says INTERNAL instead of the answer, if that
+    comes while it sends; a client takes it for a lost link.)
     """
     while True:
         try:
             await stubs.put(DIGEST, DATA, KIND, await offset(stubs))
         except grpc.aio.AioRpcError as error:
             found = status.from_rpc_error(error, "")
-            if not isinstance(found, errors.Busy | errors.OffsetMismatch):
+            if not isinstance(found, errors.Busy | errors.OffsetMismatch | errors.Unreachable):
                 raise
         else:
             return
