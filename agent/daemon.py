@@ -8,6 +8,7 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     jobs         Runner.run: the queue, one job at a time. Its end ends the agent.
     telemetry    recorder.record: a sample a second. Started again when it fails.
     ballast      Ballast.keep: room for the next start, kept again once there is some.
+    watchdog     Watchdog.run: tells systemd that loop, journal and job go on, while they do.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -45,11 +46,13 @@ from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
 from agent.serving.adapters import Adapters
+from agent.service_manager import ServiceManager
 from agent.serving.host import HostMeans, ModelHost
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
 from agent.telemetry.sampler import Sampler, WorkerStatus
 from agent.version import VERSION, engines
+from agent.watchdog import Watchdog
 from agent.workers import limits, orphans
 from agent.workers.process import Launcher
 from artifacts import durable
@@ -160,6 +163,10 @@ class Agent:
             credentials,
             state / identity.FOLDER,
         )
+        self._manager = ServiceManager.of(os.environ)
+        self._watchdog = Watchdog(
+            self._manager, lambda: self._records.read(journal.newest_seq), self._job_silent_s
+        )
         self._ballast.restore()
 
     async def serve(self, ready: Callable[[int], None]) -> None:
@@ -171,16 +178,19 @@ class Agent:
             telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
+            watchdog = asyncio.create_task(self._watchdog.run(), name="watchdog")
             asked = asyncio.create_task(stop.wait(), name="signal")
             ready(port)
+            self._manager.ready(f"listens on port {port}")
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
             _LOG.info("stopping")
+            self._manager.stopping()
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
             await self._host.close()
-            for task in (telemetry, ballast, arbiter, asked):
+            for task in (telemetry, ballast, arbiter, watchdog, asked):
                 task.cancel()
-            await asyncio.wait((jobs, telemetry, ballast, arbiter, asked))
+            await asyncio.wait((jobs, telemetry, ballast, arbiter, watchdog, asked))
             jobs.result()
         finally:
             self._ring.close()
@@ -208,6 +218,10 @@ class Agent:
         except OSError as error:
             _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
             return None
+
+    def _job_silent_s(self) -> float | None:
+        attempt = self._runner.current
+        return attempt.silent_s if attempt is not None else None
 
     def _workers(self) -> Sequence[WorkerStatus]:
         """For the sampler, in its thread: what is read here is replaced, never changed."""

@@ -109,10 +109,20 @@ class Attempt:
         self._suspended = False
         # Set while the worker computes nothing and has given its workspace back.
         self._rests = asyncio.Event()
+        # When its worker was started, reported last, or was to go on; of the loop's clock.
+        self._heard_s: float | None = None
 
     @property
     def pid(self) -> int | None:
         return self._worker.pid if self._worker else None
+
+    @property
+    def silent_s(self) -> float | None:
+        """For how long a report of the worker has been due; None while none is: it has not been
+        started, or rests."""
+        if self._heard_s is None or self._rests.is_set():
+            return None
+        return asyncio.get_running_loop().time() - self._heard_s
 
     async def run(self) -> Ending:
         """Runs the worker to its end. Cancelled, it kills the worker first."""
@@ -196,6 +206,7 @@ class Attempt:
     async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
         start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
         worker = self._worker = await self._launched()
+        self._hear()
         try:
             await self._begin(worker, start)
             last = await self._follow(worker)
@@ -248,6 +259,7 @@ class Attempt:
 
     async def note(self, report: TrainingReport) -> None:
         """Takes in a report that does not end the attempt."""
+        self._hear()
         journal = self._means.records.journal
         match report.WhichOneof("report"):
             case "progress":
@@ -328,6 +340,9 @@ class Attempt:
             cause = job_pb2.CAUSE_WORKER_CRASH
         kept = f"The checkpoint of step {self.progress.step} was kept."
         return WorkerFailed(cause=cause, message=f"{error} {kept}")
+
+    def _hear(self) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
 
     def _observe(self, progress: TrainProgress) -> None:
         self.progress = progress

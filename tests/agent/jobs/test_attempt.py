@@ -49,3 +49,14 @@ async def test_a_paused_worker_has_no_speed(attempt: Attempt) -> None:
     assert attempt.tokens_per_s is None, "the next step will tell"
     await attempt.note(TrainingReport(progress=TrainProgress(step=4, tokens_per_s=170)))
     assert attempt.tokens_per_s == 170
+
+
+async def test_a_worker_that_rests_owes_no_report(attempt: Attempt) -> None:
+    assert attempt.silent_s is None, "it has not been started"
+    await attempt.note(TrainingReport(progress=TrainProgress(step=3)))
+    assert attempt.silent_s is not None
+    assert 0 <= attempt.silent_s < 60
+    await attempt.note(TrainingReport(paused=TrainingPaused(step=3)))
+    assert attempt.silent_s is None
+    await attempt.note(TrainingReport(resumed=TrainingResumed(step=3)))
+    assert attempt.silent_s is not None
