@@ -86,12 +86,45 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, function, what in (
         ("status", _status, "Show what the running agent is and does."),
+        ("health", _health, "Ask the running agent whether it serves; exit code 0 says yes."),
         ("doctor", _doctor, "Look for what is wrong with this device."),
         ("version", _version, "Show the version."),
     ):
         command = _command(commands, name, function, what, f"nanofleet-agent {name} -o json")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    _add_installation(commands)
     return parser
+
+
+def _add_installation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    install = _command(
+        commands,
+        "install",
+        _install,
+        "Make the agent a service of this machine.",
+        "nanofleet-agent install --dry-run",
+        has_state=False,
+    )
+    install.add_argument(
+        "--module", default="", help="part number of an image's board, such as p3767-0005"
+    )
+    install.add_argument(
+        "--program", type=Path, metavar="FILE", help="what the service starts (default: this one)"
+    )
+    uninstall = _command(
+        commands,
+        "uninstall",
+        _uninstall,
+        "Remove the service; jobs, artifacts and identity stay.",
+        "nanofleet-agent uninstall",
+        has_state=False,
+    )
+    uninstall.add_argument("--purge", action="store_true", help="remove state and user, too")
+    for command in (install, uninstall):
+        command.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="the root folder of an image"
+        )
+        command.add_argument("--dry-run", action="store_true", help="print what would be done")
 
 
 def _command(
@@ -100,6 +133,8 @@ def _command(
     function: Callable[[argparse.Namespace], int],
     what: str,
     example: str,
+    *,
+    has_state: bool = True,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name,
@@ -109,13 +144,14 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=function)
-    command.add_argument(
-        "--state",
-        type=Path,
-        default=configs.default_state(),
-        metavar="DIR",
-        help="the agent's state folder (default: %(default)s)",
-    )
+    if has_state:
+        command.add_argument(
+            "--state",
+            type=Path,
+            default=configs.default_state(),
+            metavar="DIR",
+            help="the agent's state folder (default: %(default)s)",
+        )
     return command
 
 
@@ -149,6 +185,36 @@ def _status(arguments: argparse.Namespace) -> int:
         print(document(status.as_plain(device, jobs)))
     else:
         print(status.as_text(device, jobs))
+    return 0
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    from agent import health
+
+    asyncio.run(health.check(arguments.state))
+    print(document({"status": "serving"}) if arguments.output == "json" else "serving")
+    return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from agent.install import command
+
+    command.install(
+        arguments.root,
+        arguments.module,
+        arguments.program,
+        dry_run=arguments.dry_run,
+        tell=print,
+    )
+    return 0
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from agent.install import command
+
+    command.uninstall(
+        arguments.root, purge=arguments.purge, dry_run=arguments.dry_run, tell=print
+    )
     return 0
 
 

@@ -88,6 +88,8 @@ cd /
 /venv/bin/nanofleet-agent doctor || [ $? = 1 ]
 $install 'nanofleet[controller]' pytest pytest-asyncio pytest-timeout hypothesis jinja2
 cd /work
+# The workers that tests start run where the installed agent lies, and are found here.
+export PYTHONPATH=/work
 # $ARM64_TESTS is a list.
 exec /venv/bin/python -m pytest -q -p no:cacheprovider $ARM64_TESTS
 GUEST

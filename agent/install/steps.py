@@ -1,0 +1,229 @@
+"""What is done to a machine, as a list that can be printed before it is done.
+
+A step that finds its work done says so and does nothing, so that installing twice changes nothing
+and an installation that broke off goes on where it was.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent import config
+from agent.install.place import DEVICE_GROUPS, STATE, UNIT, USER, WANTED, Place
+from agent.install.settings import settings
+from agent.install.unit import unit
+from jetson.profiles import Profile
+from protos.errors import NotFound, Refused
+
+
+class Step(Protocol):
+    """``str(step)`` is the sentence that is printed."""
+
+    def is_done(self) -> bool: ...
+
+    def do(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFile:
+    path: Path
+    text: str
+    mode: int = 0o644
+    # People edit it: it is written once, and never again.
+    only_once: bool = False
+
+    def __str__(self) -> str:
+        return f"write {self.path}"
+
+    def is_done(self) -> bool:
+        if self.only_once:
+            return self.path.exists()
+        return self.path.is_file() and self.path.read_text() == self.text
+
+    def do(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_name(f".{self.path.name}.new")
+        fresh.write_text(self.text)
+        fresh.chmod(self.mode)
+        fresh.replace(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeFolder:
+    path: Path
+    mode: int
+
+    def __str__(self) -> str:
+        return f"make {self.path}, mode {self.mode:04o}"
+
+    def is_done(self) -> bool:
+        return self.path.is_dir() and self.path.stat().st_mode & 0o7777 == self.mode
+
+    def do(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveTo:
+    """The folder and all in it to the service's user: a device that joined as root goes on."""
+
+    path: Path
+    place: Place
+
+    def __str__(self) -> str:
+        return f"give {self.path} to {USER}"
+
+    def is_done(self) -> bool:
+        ids = _ids(self.place)
+        return ids is not None and all(
+            (path.lstat().st_uid, path.lstat().st_gid) == ids for path in _all_in(self.path)
+        )
+
+    def do(self) -> None:
+        ids = _ids(self.place)
+        if ids is None:
+            raise NotFound(f"There is no user {USER} to give {self.path} to.", field="user")
+        for path in _all_in(self.path):
+            os.chown(path, *ids, follow_symlinks=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    path: Path
+    target: Path
+
+    def __str__(self) -> str:
+        return f"link {self.path} to {self.target}: started at boot"
+
+    def is_done(self) -> bool:
+        return self.path.is_symlink() and self.path.readlink() == self.target
+
+    def do(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+        self.path.symlink_to(self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    path: Path
+
+    def __str__(self) -> str:
+        return f"remove {self.path}"
+
+    def is_done(self) -> bool:
+        return not (self.path.exists() or self.path.is_symlink())
+
+    def do(self) -> None:
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    command: tuple[str, ...]
+    done: bool = False
+
+    def __str__(self) -> str:
+        return " ".join(self.command)
+
+    def is_done(self) -> bool:
+        return self.done
+
+    def do(self) -> None:
+        try:
+            ended = subprocess.run(self.command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise NotFound(
+                f"{self.command[0]} is not installed here.",
+                fix="On Debian and Ubuntu users are made by the package passwd, services run by"
+                " systemd.",
+                field="command",
+            ) from None
+        if ended.returncode:
+            said = ended.stderr.strip() or f"exit code {ended.returncode}"
+            raise Refused(f"`{self}` failed.", why=f"{said}.")
+
+
+def installation(place: Place, program: Path, profile: Profile | None) -> list[Step]:
+    """The user, the folder, the settings, the unit, and its start at boot; in this order."""
+    state, unit_path = place.at(STATE), place.at(UNIT)
+    environment = profile.environment if profile else {}
+    steps: list[Step] = [
+        *_user(place),
+        MakeFolder(state, 0o700),
+        WriteFile(state / config.FILE, settings(profile), mode=0o600, only_once=True),
+        GiveTo(state, place),
+        WriteFile(unit_path, unit(program, environment)),
+        Link(place.at(WANTED), UNIT),
+    ]
+    if place.is_live:
+        # As a list: it is asked before anything is done.
+        written = all(step.is_done() for step in steps[-2:])
+        steps.append(Run(("systemctl", "daemon-reload"), done=written))
+    return steps
+
+
+def removal(place: Place, *, purge: bool) -> list[Step]:
+    """Stops and removes the service. Jobs, artifacts and identity stay, unless they are purged."""
+    steps: list[Step] = []
+    if place.is_live:
+        gone = not place.at(UNIT).exists()
+        steps.append(Run(("systemctl", "stop", UNIT.name), done=gone))
+    steps += [Remove(place.at(WANTED)), Remove(place.at(UNIT))]
+    if place.is_live:
+        steps.append(Run(("systemctl", "daemon-reload"), done=gone))
+    if purge:
+        steps.append(Remove(place.at(STATE)))
+        steps.append(Run(("userdel", *_prefix(place), USER), done=USER not in place.names("passwd")))
+    return steps
+
+
+def _user(place: Place) -> Sequence[Step]:
+    """A user of its own without a shell, who may open the GPU where there are its groups."""
+    made = USER in place.names("passwd")
+    command = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", str(STATE))
+    steps = [Run((*command, "--shell", "/usr/sbin/nologin", *_prefix(place), USER), done=made)]
+    groups = [name for name in DEVICE_GROUPS if name in place.names("group")]
+    if groups:
+        command = ("usermod", *_prefix(place), "--append", "--groups", ",".join(groups), USER)
+        steps.append(Run(command, done=_is_member(place, groups)))
+    return steps
+
+
+def _is_member(place: Place, groups: Sequence[str]) -> bool:
+    members = {}
+    for line in place.at(Path("/etc/group")).read_text().splitlines():
+        name, _, _, listed = [*line.split(":"), "", "", ""][:4]
+        members[name] = listed.split(",")
+    return all(USER in members[name] for name in groups)
+
+
+def _prefix(place: Place) -> tuple[str, ...]:
+    return () if place.is_live else ("--prefix", str(place.root))
+
+
+def _ids(place: Place) -> tuple[int, int] | None:
+    if place.is_live:
+        try:
+            found = pwd.getpwnam(USER)
+        except KeyError:
+            return None
+        return found.pw_uid, found.pw_gid
+    for line in place.at(Path("/etc/passwd")).read_text().splitlines():
+        name, _, uid, gid = [*line.split(":"), "", "", ""][:4]
+        if name == USER:
+            return int(uid), int(gid)
+    return None
+
+
+def _all_in(folder: Path) -> Sequence[Path]:
+    return [folder, *folder.rglob("*")] if folder.exists() else []
