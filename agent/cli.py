@@ -22,7 +22,7 @@ from protos.error_document import document_of
 from protos.exit_codes import ExitCode, code_of
 
 if TYPE_CHECKING:
-    from agent.doctor import Finding
+    from agent.doctor.examination import Finding
 
 SCHEMA_VERSION = 1
 
@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, function, what, f"nanofleet-agent {name} -o json")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+        if name == "doctor":
+            command.add_argument(
+                "--strict", action="store_true", help="end with 1 for a warning, too"
+            )
     _add_installation(commands)
     return parser
 
@@ -122,7 +126,11 @@ def _add_installation(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     uninstall.add_argument("--purge", action="store_true", help="remove state and user, too")
     for command in (install, uninstall):
         command.add_argument(
-            "--root", type=Path, default=Path("/"), metavar="DIR", help="the root folder of an image"
+            "--root",
+            type=Path,
+            default=Path("/"),
+            metavar="DIR",
+            help="an image's root folder",
         )
         command.add_argument("--dry-run", action="store_true", help="print what would be done")
 
@@ -212,22 +220,24 @@ def _install(arguments: argparse.Namespace) -> int:
 def _uninstall(arguments: argparse.Namespace) -> int:
     from agent.install import command
 
-    command.uninstall(
-        arguments.root, purge=arguments.purge, dry_run=arguments.dry_run, tell=print
-    )
+    command.uninstall(arguments.root, purge=arguments.purge, dry_run=arguments.dry_run, tell=print)
     return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from agent import doctor, findings
+    from agent.doctor import checks, examination, findings
 
-    site = findings.Site(arguments.state, configs.load(arguments.state).listen.port)
-    found = doctor.examine(site)
+    config = configs.load(arguments.state)
+    site = findings.Site(arguments.state, config.listen.port, engine=config.inference.engine)
+    found = examination.examine(site, checks.CHECKS)
+    worst = examination.worst(found)
     if arguments.output == "json":
-        print(document({"findings": [_as_dict(finding) for finding in found]}))
+        shown = [_as_dict(finding) for finding in found]
+        print(document({"worst": worst.name.lower(), "findings": shown}))
     else:
-        print(doctor.report(found))
-    return int(doctor.worst(found) is findings.Level.FAIL)
+        print(examination.report(found))
+    tolerated = findings.Level.OK if arguments.strict else findings.Level.WARN
+    return int(worst > tolerated)
 
 
 def document(content: Mapping[str, object]) -> str:

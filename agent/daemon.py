@@ -45,8 +45,8 @@ from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
-from agent.serving.adapters import Adapters
 from agent.service_manager import ServiceManager
+from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing

@@ -54,6 +54,7 @@ def program(given: Path | None = None) -> Path:
             f"The service would not see {found}.",
             why=f"It runs without {hidden}, where people's own files are.",
             fix="Install nanofleet elsewhere: `python3 -m venv /opt/nanofleet`, then"
-            " `/opt/nanofleet/bin/pip install 'nanofleet[agent,train,infer]'`, and install from there.",
+            " `/opt/nanofleet/bin/pip install 'nanofleet[agent,train,infer]'`, and"
+            " `/opt/nanofleet/bin/nanofleet-agent install`.",
         )
     return found

@@ -2,7 +2,7 @@
 
 from jetson.profiles import Profile
 
-_OTHER = "# Settings of nanofleet-agent; all of them are in docs/agent.md. Defaults suit this machine.\n"
+_OTHER = "# Settings of nanofleet-agent: all are in docs/agent.md, and have defaults.\n"
 _BOARD = """\
 # Settings of nanofleet-agent for {name}; all of them are in docs/agent.md.
 # {fits}
@@ -13,7 +13,7 @@ _BOARD = """\
 most_mib = {memory_budget_mib}
 
 [training]
-threads = {training_threads}           # it computes in {data_type}, unless a measurement says otherwise
+threads = {training_threads}  # it computes in {data_type}, unless measured otherwise
 
 [inference]
 threads = {inference_threads}

@@ -183,7 +183,8 @@ def removal(place: Place, *, purge: bool) -> list[Step]:
         steps.append(Run(("systemctl", "daemon-reload"), done=gone))
     if purge:
         steps.append(Remove(place.at(STATE)))
-        steps.append(Run(("userdel", *_prefix(place), USER), done=USER not in place.names("passwd")))
+        gone = USER not in place.names("passwd")
+        steps.append(Run(("userdel", *_prefix(place), USER), done=gone))
     return steps
 
 
@@ -194,8 +195,8 @@ def _user(place: Place) -> Sequence[Step]:
     steps = [Run((*command, "--shell", "/usr/sbin/nologin", *_prefix(place), USER), done=made)]
     groups = [name for name in DEVICE_GROUPS if name in place.names("group")]
     if groups:
-        command = ("usermod", *_prefix(place), "--append", "--groups", ",".join(groups), USER)
-        steps.append(Run(command, done=_is_member(place, groups)))
+        joins = ("usermod", *_prefix(place), "--append", "--groups", ",".join(groups), USER)
+        steps.append(Run(joins, done=_is_member(place, groups)))
     return steps
 
 

@@ -3,7 +3,7 @@
 Why some of the usual hardening is missing:
 
     MemoryDenyWriteExecute   torch and ONNX Runtime write their kernels while they run
-    PrivateDevices           the GPU of a Jetson is a dozen devices below /dev; DevicePolicy names them
+    PrivateDevices           a Jetson's GPU is a dozen devices below /dev; DevicePolicy names them
     ProtectControlGroups     each worker gets a memory limit in a group below the delegated one
     ProcSubset=pid           telemetry reads /proc/meminfo, /proc/stat and the pressure files
     PrivateUsers             would take the membership in video and render away

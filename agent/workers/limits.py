@@ -5,8 +5,8 @@ their files, without a service manager. The group's counter of kills is the proo
 died for lack of memory and not by somebody's hand. Where there is no permission (no root, a
 container) there is no limit, and ``find`` says why: the agent goes on without.
 
-A service without root has the group that systemd delegates to it (``Delegate=memory``), and makes the
-workers' groups there. Version 2 allows no processes in a group that hands the controller down, so
+A service without root has the group that systemd delegates to it (``Delegate=memory``), and makes
+the workers' groups there. Version 2 allows no processes in a group that hands a controller down, so
 the agent first moves into a leaf of its own; it never limits itself.
 
 No RLIMIT_AS: it counts mapped weights, which cost no memory.

@@ -109,6 +109,16 @@ def test_a_socket_that_is_gone_changes_nothing(
     tell(ServiceManager(str(tmp_path / "none")))
 
 
+def silent(heard: socket.socket) -> bool:
+    """What was sent before is taken in first."""
+    try:
+        while heard.recv(4096):
+            pass
+    except TimeoutError:
+        return True
+    return False
+
+
 def test_the_agent_is_ready_alive_and_stopping(
     daemon: Daemon, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,9 +130,7 @@ def test_the_agent_is_ready_alive_and_stopping(
     assert heard.count(b"WATCHDOG=1") == 2
     os.kill(daemon.pid, signal.SIGSTOP)
     systemd.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        while True:
-            systemd.recv(4096)
+    assert silent(systemd)
     os.kill(daemon.pid, signal.SIGCONT)
     systemd.settimeout(30)
     daemon.stop()

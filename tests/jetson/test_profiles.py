@@ -93,7 +93,7 @@ def test_what_a_build_for_a_board_needs() -> None:
     ],
 )
 def test_a_wrong_value_is_named(key: str, value: object, says: str) -> None:
-    with pytest.raises(ValueError, match="must be|unknown key") as refused:
+    with pytest.raises(ValueError, match=r"must be|unknown key") as refused:
         parsed({"board": [{**RIGHT, key: value}]})
     assert says in str(refused.value)
 

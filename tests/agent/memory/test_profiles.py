@@ -22,4 +22,4 @@ def test_it_fits_as_the_profile_says(profile: Profile) -> None:
     fits_trainer = needed_bytes([trainer]) <= budget_bytes
     fits_server = needed_bytes([server]) <= budget_bytes
     assert fits_server
-    assert (fits_both, fits_trainer) == ((True, True) if profile.fits_1b == "both" else (False,) * 2)
+    assert fits_both == fits_trainer == (profile.fits_1b == "both")
