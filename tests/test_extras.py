@@ -33,6 +33,7 @@ PROCESSES = {
     "onnx": ("agent.inference.worker", "agent.inference.onnx.engine"),
     "reference": ("agent.inference.worker", "agent.inference.reference.engine"),
     "train": ("agent.training.worker", "agent.training.prepare"),
+    "train-cuda": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
     "qint8": ("artifacts.convert.qint8",),
 }

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.install.place import STATE, USER, Place, program
-from agent.install.steps import Step, installation, removal
+from agent.install.plan import installation, removal
+from agent.install.steps import Step
 from jetson.board import identify
 from jetson.profiles import Profile, load, profile_of
 from protos.errors import InvalidRequest, Refused

@@ -1,4 +1,4 @@
-"""What is done to a machine, as a list that can be printed before it is done.
+"""The kinds of things that are done to a machine, each of which can be printed before it is done.
 
 A step that finds its work done says so and does nothing, so that installing twice changes nothing
 and an installation that broke off goes on where it was.
@@ -8,16 +8,12 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent import config
-from agent.install.place import DEVICE_GROUPS, STATE, UNIT, USER, WANTED, Place
-from agent.install.settings import settings
-from agent.install.unit import unit
-from jetson.profiles import Profile
+from agent.install.place import USER, Place
 from protos.errors import NotFound, Refused
 
 
@@ -130,13 +126,13 @@ class Remove:
 @dataclass(frozen=True, slots=True)
 class Run:
     command: tuple[str, ...]
-    done: bool = False
+    done: Callable[[], bool]
 
     def __str__(self) -> str:
         return " ".join(self.command)
 
     def is_done(self) -> bool:
-        return self.done
+        return self.done()
 
     def do(self) -> None:
         try:
@@ -151,65 +147,6 @@ class Run:
         if ended.returncode:
             said = ended.stderr.strip() or f"exit code {ended.returncode}"
             raise Refused(f"`{self}` failed.", why=f"{said}.")
-
-
-def installation(place: Place, program: Path, profile: Profile | None) -> list[Step]:
-    """The user, the folder, the settings, the unit, and its start at boot; in this order."""
-    state, unit_path = place.at(STATE), place.at(UNIT)
-    environment = profile.environment if profile else {}
-    steps: list[Step] = [
-        *_user(place),
-        MakeFolder(state, 0o700),
-        WriteFile(state / config.FILE, settings(profile), mode=0o600, only_once=True),
-        GiveTo(state, place),
-        WriteFile(unit_path, unit(program, environment)),
-        Link(place.at(WANTED), UNIT),
-    ]
-    if place.is_live:
-        # As a list: it is asked before anything is done.
-        written = all(step.is_done() for step in steps[-2:])
-        steps.append(Run(("systemctl", "daemon-reload"), done=written))
-    return steps
-
-
-def removal(place: Place, *, purge: bool) -> list[Step]:
-    """Stops and removes the service. Jobs, artifacts and identity stay, unless they are purged."""
-    steps: list[Step] = []
-    if place.is_live:
-        gone = not place.at(UNIT).exists()
-        steps.append(Run(("systemctl", "stop", UNIT.name), done=gone))
-    steps += [Remove(place.at(WANTED)), Remove(place.at(UNIT))]
-    if place.is_live:
-        steps.append(Run(("systemctl", "daemon-reload"), done=gone))
-    if purge:
-        steps.append(Remove(place.at(STATE)))
-        gone = USER not in place.names("passwd")
-        steps.append(Run(("userdel", *_prefix(place), USER), done=gone))
-    return steps
-
-
-def _user(place: Place) -> Sequence[Step]:
-    """A user of its own without a shell, who may open the GPU where there are its groups."""
-    made = USER in place.names("passwd")
-    command = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", str(STATE))
-    steps = [Run((*command, "--shell", "/usr/sbin/nologin", *_prefix(place), USER), done=made)]
-    groups = [name for name in DEVICE_GROUPS if name in place.names("group")]
-    if groups:
-        joins = ("usermod", *_prefix(place), "--append", "--groups", ",".join(groups), USER)
-        steps.append(Run(joins, done=_is_member(place, groups)))
-    return steps
-
-
-def _is_member(place: Place, groups: Sequence[str]) -> bool:
-    members = {}
-    for line in place.at(Path("/etc/group")).read_text().splitlines():
-        name, _, _, listed = [*line.split(":"), "", "", ""][:4]
-        members[name] = listed.split(",")
-    return all(USER in members[name] for name in groups)
-
-
-def _prefix(place: Place) -> tuple[str, ...]:
-    return () if place.is_live else ("--prefix", str(place.root))
 
 
 def _ids(place: Place) -> tuple[int, int] | None:
