@@ -43,7 +43,20 @@ def test_status_without_an_agent(daemon: Daemon) -> None:
     assert "nanofleet-agent run" in shown.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "status"])
+def test_health_of_a_running_agent(shared_daemon: Daemon) -> None:
+    shown = run("health", state=shared_daemon.state)
+    assert (shown.returncode, shown.stdout) == (0, "serving\n"), shown.stderr
+    shown = run("health", "-o", "json", state=shared_daemon.state)
+    assert json.loads(shown.stdout)["status"] == "serving"
+
+
+def test_health_without_an_agent(daemon: Daemon) -> None:
+    shown = run("health", state=daemon.state)
+    assert shown.returncode == 4
+    assert "error: No agent is running" in shown.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "status", "health"])
 def test_a_device_that_has_not_joined(tmp_path: Path, command: str) -> None:
     shown = run(command, state=tmp_path)
     assert shown.returncode == 4
@@ -112,7 +125,9 @@ def test_a_certificate_that_is_none(tmp_path: Path, authority: Authority) -> Non
     assert "no certificate of a device" in shown.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "join", "status", "doctor", "version"])
+@pytest.mark.parametrize(
+    "command", ["run", "join", "status", "health", "doctor", "install", "uninstall", "version"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])

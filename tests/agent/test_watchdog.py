@@ -81,7 +81,7 @@ async def test_nobody_watches() -> None:
         ({"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "soon"}, ServiceManager("/run/n")),
         ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, ServiceManager("", 60.0)),
         # Inherited by a child of the service: not for this process.
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, ServiceManager()),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid() + 1)}, ServiceManager()),
     ],
 )
 def test_what_systemd_says(environment: dict[str, str], expected: ServiceManager) -> None:
