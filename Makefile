@@ -1,5 +1,6 @@
 # make demo   a model learns on a device, from a fresh clone, in minutes
-# make test   all checks and tests; .ci/run calls exactly this
+# make test   all checks and tests; .ci/run calls this
+# make faults every row of the tables of kills and cuts, and a long storm: about half an hour
 # make arm64  the agent's wheel and its tests in an emulated 64-bit Arm Debian (root; scripts/arm64.sh)
 #
 # The first two do the whole set-up first: a virtual environment in .venv, the pinned dependencies of
@@ -22,13 +23,16 @@ BUILD  := $(strip -DGGML_NATIVE=ON -DLLAVA_BUILD=OFF $(CMAKE_ARGS))
 CPU    := $(shell (uname -m; grep -m2 -E '^(model name|flags|Features)' /proc/cpuinfo; printf %s '$(CMAKE_ARGS)') | sha256sum | cut -c1-12)
 WHEELS := $(CACHE)/wheels/llama-cpp-python-0.3.36-$(CPU)
 
-.PHONY: demo test arm64 check format protos setup wheel package clean
+.PHONY: demo test faults arm64 check format protos setup wheel package clean
 
 demo: setup
 	$(BIN)/nanofleet demo $(DEMO_FLAGS)
 
 test: check
 	$(BIN)/pytest $(PYTEST_FLAGS)
+
+faults: setup
+	$(BIN)/pytest --faults all tests/faults $(PYTEST_FLAGS)
 
 arm64: setup
 	PYTHON=$(BIN)/python CACHE='$(CACHE)' scripts/arm64.sh

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifacts import durable, headroom
+from artifacts.persisting import Point
 from protos.errors import DiskFull
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Ballast:
     def give_up_if_needed(self) -> None:
         """Before anything is written."""
         if self._path.exists() and self._free() < SIZE_BYTES:
-            durable.remove(self._path)
+            durable.remove(self._path, Point.BALLAST_GIVEN_UP)
             _LOG.warning("the disk is full: %s was given up for this start", self._path)
 
     def restore(self) -> None:
@@ -44,7 +45,7 @@ class Ballast:
         try:
             with (
                 headroom.naming_full_disk(self._path.parent),
-                durable.replacing(self._path) as file,
+                durable.replacing(self._path, Point.BALLAST_MADE) as file,
             ):
                 os.posix_fallocate(file.fileno(), 0, SIZE_BYTES)
         except DiskFull as error:

@@ -23,6 +23,7 @@ from protos.exit_codes import ExitCode, code_of
 
 if TYPE_CHECKING:
     from agent.doctor.examination import Finding
+    from agent.telemetry.simulation import Wanted
 
 SCHEMA_VERSION = 1
 
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--host", help="address to listen on (default: agent.toml, else 0.0.0.0)")
     run.add_argument("--port", type=int, help="port to listen on (default: agent.toml, else 7401)")
+    run.add_argument(
+        "--board", metavar="NAME", help="simulate this board, to rehearse a fleet (nano-4gb, …)"
+    )
+    run.add_argument(
+        "--root", type=Path, metavar="TREE", help="with --board: replay the tree recorded here"
+    )
     run.add_argument("--verbose", action="store_true", help="log what is done, not only what fails")
     join = _command(
         commands,
@@ -84,6 +91,22 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument(
         "--advertise", metavar="HOST:PORT", help="where the controller reaches this agent"
     )
+    log = _command(
+        commands,
+        "tegrastats",
+        _tegrastats,
+        "Sum up a log of tegrastats: power, energy, heat, memory, and what cannot be read.",
+        "nanofleet-agent tegrastats board.log -o json",
+    )
+    log.add_argument("file", type=Path, metavar="FILE", help="what tegrastats wrote")
+    log.add_argument(
+        "--period",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="between lines that have no time (default: %(default)s)",
+    )
+    log.add_argument("-o", "--output", choices=("text", "json"), default="text")
     for name, function, what in (
         ("status", _status, "Show what the running agent is and does."),
         ("health", _health, "Ask the running agent whether it serves; exit code 0 says yes."),
@@ -171,8 +194,24 @@ def _run(arguments: argparse.Namespace) -> int:
     config = configs.load(arguments.state)
     chosen = {"host": arguments.host, "port": arguments.port}
     given = {name: value for name, value in chosen.items() if value is not None}
-    daemon.run(replace(config, listen=replace(config.listen, **given)), arguments.state)
+    chosen_config = replace(config, listen=replace(config.listen, **given))
+    daemon.run(chosen_config, arguments.state, _simulated(arguments))
     return 0
+
+
+def _simulated(arguments: argparse.Namespace) -> "Wanted | None":
+    if arguments.board is None:
+        if arguments.root is not None:
+            raise errors.InvalidRequest(
+                "--root says nothing without --board.",
+                why="A recorded tree is moved as the board of that name would move.",
+                fix="Add --board NAME.",
+                field="root",
+            )
+        return None
+    from agent.telemetry.simulation import Wanted
+
+    return Wanted(arguments.board, arguments.root)
 
 
 def _join(arguments: argparse.Namespace) -> int:
@@ -193,6 +232,23 @@ def _status(arguments: argparse.Namespace) -> int:
         print(document(status.as_plain(device, jobs)))
     else:
         print(status.as_text(device, jobs))
+    return 0
+
+
+def _tegrastats(arguments: argparse.Namespace) -> int:
+    from agent.telemetry import imported
+
+    try:
+        with arguments.file.open(encoding="utf-8", errors="replace") as lines:
+            log = imported.read(lines, arguments.period)
+    except OSError as error:
+        raise errors.NotFound(
+            f"{arguments.file} cannot be read.", why=f"{error.strerror}.", field="file"
+        ) from error
+    if arguments.output == "json":
+        print(document({"log": imported.as_plain(log)}))
+    else:
+        print(imported.as_text(log))
     return 0
 
 

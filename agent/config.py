@@ -25,10 +25,13 @@
     engine = "llama"         # or "onnxruntime", "transformers"
     quiet_s = 30.0           # a job that made room for requests goes on after so long without one
     idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
+    warm_start = true        # the model that was served last is loaded again at the start
 
     [telemetry]
     period_s = 1.0
     ring_mib = 64            # about a day
+    beside = ""              # "tegrastats", "jtop": read, too, for what the board's files lack
+    jtop_python = ""         # the Python that has jetson-stats; "" is the agent's own
 
 A key that is not known is an error that names the nearest one: a typing mistake must not silently
 leave a default in force.
@@ -47,6 +50,7 @@ from protos.transport import AGENT_PORT
 
 FILE = "agent.toml"
 _DEVICES = ("", "cpu", "cuda")
+_BESIDE = ("", "tegrastats", "jtop")
 STATE_VARIABLE = "NANOFLEET_STATE"
 T = TypeVar("T")
 
@@ -84,12 +88,15 @@ class Inference:
     engine: str = engines.DEFAULT
     quiet_s: float = 30.0
     idle_s: float = 900.0
+    warm_start: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     period_s: float = 1.0
     ring_mib: int = 64
+    beside: str = ""
+    jtop_python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,8 @@ def parsed(tables: dict[str, object], where: str) -> Config:
         config = replace(config, **{name: _section(section, table, where, name)})
     if config.training.device not in _DEVICES:
         raise _wrong(where, "training.device", 'must be "cpu", "cuda" or empty')
+    if config.telemetry.beside not in _BESIDE:
+        raise _wrong(where, "telemetry.beside", 'must be "tegrastats", "jtop" or empty')
     try:
         engines.named(config.inference.engine)
     except InvalidRequest as error:

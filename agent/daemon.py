@@ -1,6 +1,6 @@
 """The agent: everything is built here, started here, and stopped here, in this order.
 
-    lock ─ identity ─ ballast ─ sweep ─ store ─ journal ─ recovery
+    lock ─ identity ─ ballast ─ sweep ─ machine ─ store ─ journal ─ telemetry ring ─ recovery
          ─ memory ─ runner, model host ─ server
 
 Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
@@ -8,7 +8,10 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     jobs         Runner.run: the queue, one job at a time. Its end ends the agent.
     telemetry    recorder.record: a sample a second. Started again when it fails.
     ballast      Ballast.keep: room for the next start, kept again once there is some.
-    watchdog     Watchdog.run: tells systemd that loop, journal and job go on, while they do.
+    machine      Machine.run: moves a simulated board, or reads a program beside the sensors.
+    arbiter      Residents.run: who has the board's memory, once a second.
+    warm start   warm_start: the model that was served last, once.
+    heartbeat    Heartbeat.run: tells systemd that loop, journal and job go on, while they do.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -22,45 +25,63 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import identity
 from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
+from agent.heartbeat import Heartbeat
 from agent.inference.engines import named
-from agent.jobs import recovery
+from agent.jobs import quarantine, recovery
 from agent.jobs.desk import Desk
-from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
+from agent.machine import Machine
+from agent.memory import calibration_file
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
-from agent.memory.residents import Residents
+from agent.memory.calibration_file import CalibrationFile
+from agent.memory.residents import Residents, read_board
 from agent.rpc.artifacts import ArtifactService
 from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
 from agent.service_manager import ServiceManager
+from agent.serving import last_served
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
+from agent.serving.last_served import LastServed
+from agent.serving.warm_start import warm_start
+from agent.telemetry.circumstances import Observations
+from agent.telemetry.conditions import conditions_of
 from agent.telemetry.recorder import record
 from agent.telemetry.ring import TelemetryRing
-from agent.telemetry.sampler import Sampler, WorkerStatus
+from agent.telemetry.sampler import WorkerStatus
 from agent.version import VERSION, engines
-from agent.watchdog import Watchdog
 from agent.workers import limits, orphans
 from agent.workers.process import Launcher
 from artifacts import durable
 from artifacts.store import ArtifactStore
-from jetson.board import identify
 from jetson.memory import read_memory
-from protos.errors import InternalError
+from protos.errors import InternalError, NanofleetError
+from protos.nanofleet.v1.artifact_pb2 import (
+    ARTIFACT_KIND_BASE_MODEL,
+    ARTIFACT_KIND_CHECKPOINT,
+    ARTIFACT_KIND_DATASET,
+)
+from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
+
+if TYPE_CHECKING:
+    from agent.telemetry.simulation import Wanted
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,41 +96,57 @@ _CALLS_GRACE_S = 2.0
 # For the checkpoint of the running job; without it the job goes on from the one before.
 _CHECKPOINT_S = 60.0
 _TELEMETRY_AGAIN_S = 10.0
+# Artifacts that a fleet has sent and can send again. Adapters are results, and small.
+_REPLACEABLE = frozenset(
+    {ARTIFACT_KIND_BASE_MODEL, ARTIFACT_KIND_DATASET, ARTIFACT_KIND_CHECKPOINT}
+)
 
 
 class Agent:
     """All parts of a running agent. ``serve`` runs it to its end."""
 
-    def __init__(self, config: Config, state: Path, credentials: identity.Credentials) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        credentials: identity.Credentials,
+        simulated: "Wanted | None" = None,
+    ) -> None:
         self._config = config
         clock = SystemClock()
+        durable.tidy_up(state)
         self._ballast = Ballast(state)
         self._ballast.give_up_if_needed()
         orphans.sweep(state / "workers", clock.boot_id)
+        machine = self._machine = Machine(state, config.telemetry, self._workers, simulated)
         self._store = ArtifactStore(
-            state / "artifacts", reserve_bytes=config.artifacts.reserve_mib * _MIB
+            state / "artifacts",
+            reserve_bytes=config.artifacts.reserve_mib * _MIB,
+            evicted=_REPLACEABLE,
         )
-        journal = Journal(state / "journal.db", clock)
+        journal = quarantine.opened(state / "journal.db", clock)
         jobs = durable.make_folder(state / "jobs")
-        recovery.recover(journal, self._store, jobs, clock.boot_id)
+        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        conditions = partial(conditions_of, self._ring)
+        recovery.recover(journal, self._store, jobs, clock.boot_id, conditions)
         self._records = Records(journal)
-        budget, board = _budget(config), identify()
+        budget = _budget(config, machine.root)
         self._residents = Residents(
             budget,
             _policy(config, budget),
+            read=lambda: read_board(machine.root),
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
-            shared_gpu=board.is_jetson and config.training.device == "cuda",
+            shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
+            calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
+            tell=self._tell,
         )
-        self._limits = limits.find()
-        self._state_number = state.stat().st_ino
-        if isinstance(self._limits, limits.Absent):
-            _LOG.info("workers run without a memory limit: %s", self._limits.why)
         launcher = Launcher(state / "workers", clock.boot_id)
         engine = config.inference.engine
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
-        self._sampler = Sampler(Path("/"), self._workers, state=state)
-        self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
+        self._sampler = machine.sampler()
+        self._observations = Observations(lambda: self._sampler.energy.total_j)
+        self._last_served = LastServed(state / last_served.FILE)
         self._host = ModelHost(
             HostMeans(
                 store=self._store,
@@ -123,6 +160,8 @@ class Agent:
                 engine=engine,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
+                last_served=self._last_served,
+                tell=self._tell,
             )
         )
         self._residents.serve_with(self._host)
@@ -131,30 +170,49 @@ class Agent:
             store=self._store,
             launcher=launcher,
             jobs=jobs,
+            leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
             usable_bytes=self._residents.budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
+            observe=self._observations.begin,
             serves=any(engine.name == "llama" for engine in engines()),
             limit=self._limit,
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
+            conditions=conditions,
             measured=self._residents.measured_job,
+            above_bytes=lambda: self._residents.job_above_bytes,
         )
         self._runner = Runner(means)
-        desk = Desk(self._records, self._store, self._runner, jobs, self._residents.admit_job)
+        desk = Desk(
+            self._records,
+            self._store,
+            self._runner,
+            jobs,
+            means.leases,
+            self._residents.admit_job,
+        )
         rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
             name=credentials.identity.name,
             state=state,
-            board=board,
+            board=machine.board,
             engines=engines(),
             memory_budget_bytes=means.usable_bytes,
+            zones=machine.zones,
+            simulated=machine.simulated,
         )
         self._server = Server(
             Servicers(
                 device=DeviceService(
-                    facts, clock, self._records, self._store, self._host, self._ring
+                    facts,
+                    clock,
+                    self._records,
+                    self._store,
+                    self._host,
+                    self._ring,
+                    root=machine.root,
                 ),
                 artifacts=ArtifactService(self._store),
                 jobs=JobService(desk, self._records, rehearsals),
@@ -164,7 +222,7 @@ class Agent:
             state / identity.FOLDER,
         )
         self._manager = ServiceManager.of(os.environ)
-        self._watchdog = Watchdog(
+        self._heartbeat = Heartbeat(
             self._manager, lambda: self._records.read(journal.newest_seq), self._job_silent_s
         )
         self._ballast.restore()
@@ -178,8 +236,10 @@ class Agent:
             telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
-            watchdog = asyncio.create_task(self._watchdog.run(), name="watchdog")
+            machine = asyncio.create_task(self._machine.run(), name="machine")
+            heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
             asked = asyncio.create_task(stop.wait(), name="signal")
+            warm = asyncio.create_task(self._warm_start(), name="warm start")
             ready(port)
             self._manager.ready(f"listens on port {port}")
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -187,10 +247,12 @@ class Agent:
             self._manager.stopping()
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
+            warm.cancel()
+            await asyncio.wait((warm,))
             await self._host.close()
-            for task in (telemetry, ballast, arbiter, watchdog, asked):
+            for task in (telemetry, ballast, arbiter, machine, heartbeat, asked):
                 task.cancel()
-            await asyncio.wait((jobs, telemetry, ballast, arbiter, watchdog, asked))
+            await asyncio.wait((jobs, telemetry, ballast, arbiter, machine, heartbeat, asked))
             jobs.result()
         finally:
             self._ring.close()
@@ -200,24 +262,33 @@ class Agent:
         """A sensor that breaks must not take the jobs with it."""
         while True:
             try:
-                await record(self._sampler, self._ring, period_s=self._config.telemetry.period_s)
+                await record(
+                    self._sampler,
+                    self._ring,
+                    observe=self._observations.add,
+                    period_s=self._config.telemetry.period_s,
+                )
             except Exception:  # noqa: BLE001 - whatever it is, telemetry starts again
                 _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
             await asyncio.sleep(_TELEMETRY_AGAIN_S)
 
-    def _limit(self, worker: str) -> limits.Group | None:
-        """A fresh control group for the worker, as large as what all workers may use. It bears
-        the number of the state folder: another agent on this machine would take it away between
-        its making and its use.
-        """
-        if isinstance(self._limits, limits.Absent):
-            return None
+    async def _warm_start(self) -> None:
+        if self._config.inference.warm_start:
+            try:
+                await warm_start(self._host, self._last_served, self._tell)
+            except Exception:  # noqa: BLE001 - whatever it is, requests load models themselves
+                _LOG.exception("the model that was served last could not be loaded")
+
+    async def _tell(self, event: DeviceEvent) -> None:
+        """A full disk must not hold up what was decided."""
         try:
-            name = f"{worker}-{self._state_number}"
-            return self._limits.make(name, self._residents.budget.usable_bytes)
-        except OSError as error:
-            _LOG.warning("the %s worker runs without a memory limit: %s", worker, error)
-            return None
+            await self._records.write(self._records.journal.device.add, event)
+        except NanofleetError as error:
+            _LOG.warning("%s is not among the device's events: %s", event.act, error)
+
+    def _limit(self, worker: str) -> limits.Group | None:
+        """A control group as large as what all workers may use."""
+        return self._machine.limit(worker, self._residents.budget.usable_bytes)
 
     def _job_silent_s(self) -> float | None:
         attempt = self._runner.current
@@ -250,27 +321,29 @@ class Agent:
         return found
 
 
-def run(config: Config, state: Path) -> None:
-    """Runs the agent in this thread until it is told to stop."""
+def run(config: Config, state: Path, simulated: "Wanted | None" = None) -> None:
+    """Runs the agent in this thread until it is told to stop; on this machine, or on the board
+    that is ``simulated``."""
     durable.make_folder(state)
     lock = StateLock(state)
     try:
-        asyncio.run(_main(config, state, lock))
+        asyncio.run(_main(config, state, lock, simulated))
     finally:
         lock.close()
 
 
-async def _main(config: Config, state: Path, lock: StateLock) -> None:
+async def _main(config: Config, state: Path, lock: StateLock, simulated: "Wanted | None") -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     credentials = identity.load(state / identity.FOLDER)
     _protect_from_oom_killer()
-    agent = Agent(config, state, credentials)
+    agent = Agent(config, state, credentials, simulated)
 
     def ready(port: int) -> None:
         host = config.listen.host
         lock.tell(f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}")
         name = credentials.identity.name
-        print(f"nanofleet-agent {VERSION} ready: {name} on {host}:{port}", flush=True)
+        board = f", simulating {simulated.board}" if simulated else ""
+        print(f"nanofleet-agent {VERSION} ready: {name} on {host}:{port}{board}", flush=True)
 
     await agent.serve(ready)
 
@@ -282,8 +355,8 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _budget(config: Config) -> Budget:
-    memory = read_memory()
+def _budget(config: Config, root: Path) -> Budget:
+    memory = read_memory(root)
     if memory is None:
         raise InternalError("The memory of this machine cannot be read.", fix="Is /proc mounted?")
     reserve_bytes = config.memory.reserve_mib * _MIB or None

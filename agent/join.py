@@ -31,6 +31,7 @@ from cryptography.x509.oid import NameOID
 
 from agent.identity import AUTHORITY, CHAIN, FOLDER, KEY
 from artifacts import durable, headroom
+from artifacts.persisting import Point
 from protos import status
 from protos.errors import InvalidRequest, Unauthenticated, Unreachable
 from protos.identity import Identity, Role
@@ -203,11 +204,15 @@ def _keep(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    durable.write_bytes(fresh / KEY, private)
-    durable.write_bytes(fresh / CHAIN, response.certificate_chain, 0o644)
-    durable.write_bytes(fresh / AUTHORITY, response.certificate_authority, 0o644)
+    durable.write_bytes(fresh / KEY, private, Point.DEVICE_IDENTITY_PART)
+    for name, pem in (
+        (CHAIN, response.certificate_chain),
+        (AUTHORITY, response.certificate_authority),
+    ):
+        durable.write_bytes(fresh / name, pem, Point.DEVICE_IDENTITY_PART, 0o644)
     if folder.exists():
         previous = state / f"{FOLDER}.previous"
         shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    durable.publish(fresh, folder)
+        with Point.DEVICE_IDENTITY_MOVED:
+            folder.rename(previous)
+    durable.publish(fresh, folder, Point.DEVICE_IDENTITY_TAKEN)

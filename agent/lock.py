@@ -4,6 +4,7 @@ The lock is the kernel's and ends with the process, however it ends; the file's 
 others whom to talk to.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from protos.errors import InUse, Unreachable
+from protos.errors import InternalError, InUse, Unreachable
 
 FILE = "agent.lock"
 # An agent holds the lock for hours; `status` and `doctor`, which ask for it, for microseconds.
@@ -28,14 +29,23 @@ class StateLock:
     """Held from the constructor to ``close``."""
 
     def __init__(self, state: Path) -> None:
-        self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        if not self._locked():
+        try:
+            self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _unwritable(state, error) from None
+        try:
+            if not self._locked():
+                raise InUse(
+                    f"An agent is running with the state folder {state} already.",
+                    fix="Stop it first, or give this one another folder with --state.",
+                )
+            os.ftruncate(self._descriptor, 0)
+        except OSError as error:
             os.close(self._descriptor)
-            raise InUse(
-                f"An agent is running with the state folder {state} already.",
-                fix="Stop it first, or give this one another folder with --state.",
-            )
-        os.ftruncate(self._descriptor, 0)
+            raise _unwritable(state, error) from None
+        except InUse:
+            os.close(self._descriptor)
+            raise
 
     def _locked(self) -> bool:
         for _ in range(_TRIES):
@@ -52,8 +62,16 @@ class StateLock:
         os.pwrite(self._descriptor, json.dumps(asdict(Holder(os.getpid(), address))).encode(), 0)
 
     def close(self) -> None:
-        os.ftruncate(self._descriptor, 0)
+        with contextlib.suppress(OSError):  # the address only; a disk that broke may keep it
+            os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def _unwritable(state: Path, error: OSError) -> InternalError:
+    return InternalError(
+        f"The state folder {state} cannot be written: {error.strerror}.",
+        fix="Check its disk, how it is mounted, and who owns the folder.",
+    )
 
 
 def holder(state: Path) -> Holder:

@@ -53,7 +53,8 @@ def as_text(device: Device, jobs: Sequence[job_pb2.Job]) -> str:
     loaded = device.loaded_model
     rows = [
         ("device", f"{device.name}, agent {device.agent_version}"),
-        ("board", ", ".join(filter(None, (device.board.model, device.board.architecture)))),
+        ("board", ", ".join(filter(None, (device.board.model, device.board.architecture,
+                                          device.board.simulated and "simulated")))),
         ("memory", f"{device.memory_budget_bytes // _MB:,} MB for workers"),
         ("disk", f"{device.storage.free_bytes // _MB:,} MB free,"
                  f" {device.storage.artifacts_bytes // _MB:,} MB of artifacts"),

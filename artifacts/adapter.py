@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from artifacts import durable, headroom, regular_file
 from artifacts.manifest import AdapterManifest
+from artifacts.persisting import Point
 from protos.errors import AlreadyExists, InvalidRequest
 
 __all__ = ["AdapterManifest", "pack", "read_manifest", "unpack"]
@@ -54,7 +55,10 @@ def pack(folder: Path, target: Path) -> None:
     Other files in the folder stay out. Raises InvalidRequest when one of the four is missing or
     is not what its name says.
     """
-    with headroom.naming_full_disk(target.parent), durable.replacing(target) as archive:
+    with (
+        headroom.naming_full_disk(target.parent),
+        durable.replacing(target, Point.ADAPTER_PACKED) as archive,
+    ):
         for name in _LIMITS:
             with regular_file.open_to_read(folder / name) as source:
                 size_bytes = os.fstat(source.fileno()).st_size
@@ -83,7 +87,8 @@ def unpack(path: Path, folder: Path) -> None:
                     archive.seek(member.offset)
                     _check_content(member.name, archive, member.size_bytes)
                     _write_member(archive, member, fresh)
-                durable.sync_folder(fresh)
+                with Point.ADAPTER_UNPACKED:
+                    durable.sync_folder(fresh)
                 _give_name(fresh, folder)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -171,7 +176,7 @@ def _is_safetensors(head: bytes, size_bytes: int) -> bool:
 
 
 def _write_member(archive: BinaryIO, member: _Member, folder: Path) -> None:
-    with durable.replacing(folder / member.name, mode=0o644) as file:
+    with durable.replacing(folder / member.name, Point.ADAPTER_PART, mode=0o644) as file:
         _copy(archive, file, member.size_bytes)
 
 
@@ -187,7 +192,7 @@ def _copy(source: BinaryIO, target: BinaryIO, size_bytes: int) -> None:
 
 def _give_name(fresh: Path, folder: Path) -> None:
     try:
-        durable.publish(fresh, folder)
+        durable.publish(fresh, folder, Point.ADAPTER_UNPACKED)
     except OSError as error:
         if not folder.exists():
             raise

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 
 from artifacts import durable, headroom, regular_file
+from artifacts.persisting import Point
 from protos.errors import InvalidDataset
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def compress(source: Path, target: Path) -> None:
     with (
         _text(source, source.name) as (text, size_bytes),
         headroom.naming_full_disk(target.parent),
-        durable.replacing(target) as file,
+        durable.replacing(target, Point.DATASET_PACKED) as file,
     ):
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         frame = compressor.compressobj(size=size_bytes)

@@ -22,6 +22,7 @@ from typing import BinaryIO
 from artifacts import digest as digests
 from artifacts import durable
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import Kind, StoredArtifact
 from protos.errors import Busy
 
@@ -88,13 +89,21 @@ class Incoming:
             except BlockingIOError:
                 file.close()
                 raise Busy(
-                    f"Another upload of {digests.short(digest)} is running.",
+                    f"Another transfer of {digests.short(digest)} is running.",
                     fix="Wait for it to end, then ask again: the artifact may be there.",
                     retry_after_s=1.0,
                 ) from None
             if _is_name_of(path, file):
                 return file
             file.close()  # the last holder published or removed it between our open and our lock
+
+    def is_running(self, digest: Digest) -> bool:
+        """Whether somebody has the unfinished upload open."""
+        try:
+            self.lock(digest).close()
+        except Busy:
+            return True
+        return False
 
     def open_journal(self, announced: StoredArtifact, progress: Progress | None) -> BinaryIO:
         """The journal, ready for the next offset; the caller holds the lock."""
@@ -106,17 +115,30 @@ class Incoming:
             journal.truncate(progress.journal_bytes if progress else 0)
             if progress is None:
                 journal.write(_header(announced))
-            os.fsync(journal.fileno())
-            durable.sync_folder(self.folder)
+            with Point.UPLOAD_BEGUN:
+                os.fsync(journal.fileno())
+                durable.sync_folder(self.folder)
         except BaseException:
             journal.close()
             raise
         return journal
 
+    def rewind(self, announced: StoredArtifact, file: BinaryIO, offset: int) -> None:
+        """Takes back what lies behind the offset; the caller holds the lock, and ends the upload.
+
+        The bytes first: a journal that speaks of more than there is counts as none.
+        """
+        with Point.UPLOAD_REPAIRED:
+            file.truncate(offset)
+            os.fsync(file.fileno())
+            with self.journal(announced.digest).open("wb", buffering=0) as journal:
+                journal.write(_header(announced) + offset_line(offset))
+                os.fsync(journal.fileno())
+
     def remove(self, digest: Digest) -> None:
         """Removes both files; the caller holds the lock."""
         self.data(digest).unlink(missing_ok=True)
-        durable.remove(self.journal(digest))
+        durable.remove(self.journal(digest), Point.UPLOAD_ENDED)
 
     def partials(self) -> Iterator[Partial]:
         """Every unfinished upload, also those that are running."""

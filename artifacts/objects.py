@@ -2,6 +2,7 @@
 
     objects/ab/cdef…         the bytes, verified, read-only
     objects/ab/cdef….json    the record; its file time says when the artifact was last used
+    objects/ab/cdef….pieces  of a large one, see pieces.py
 
 The record is written before the bytes get their name and removed after them: at every moment of a
 crash, bytes that lie here are accounted for. A record alone is no artifact.
@@ -14,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from artifacts import digest as digests
-from artifacts import durable, record
+from artifacts import durable, pieces, record
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import StoredArtifact
+from protos.errors import InvalidRequest
 
 _DIGITS = 64
 
@@ -50,13 +53,28 @@ class Objects:
             if len(digits) == _DIGITS:
                 yield Digest(f"{digests.ALGORITHM}:{digits}")
 
-    def publish(self, complete: Path, artifact: StoredArtifact) -> StoredArtifact:
+    def pieces_of(self, digest: Digest) -> bytes:
+        """Of a large artifact; empty when nobody said them, or they are damaged."""
+        found = self.stat(digest)
+        try:
+            known = self._pieces_path(digest).read_bytes()
+            pieces.check(known, found.size_bytes if found else 0)
+        except (FileNotFoundError, InvalidRequest):
+            return b""
+        return known
+
+    def publish(self, complete: Path, artifact: StoredArtifact, known: bytes) -> StoredArtifact:
         """Gives verified, synced bytes their name; pins of an earlier copy stay."""
         durable.make_folder(self.path(artifact.digest).parent)
         before = self.recorded(artifact.digest)
         stored = replace(artifact, pins=before.pins if before else ())
         self.write_record(stored)
-        durable.publish(complete, self.path(artifact.digest))
+        if known:
+            durable.write_bytes(self._pieces_path(artifact.digest), known, Point.STORE_PIECES)
+        durable.publish(complete, self.path(artifact.digest), Point.STORE_OBJECT)
+        # What is mapped must never change. Not before it is published: a crash in between would
+        # leave an upload that its own user cannot open for writing.
+        self.path(artifact.digest).chmod(0o400)
         return stored
 
     def write_record(self, artifact: StoredArtifact) -> None:
@@ -67,8 +85,11 @@ class Objects:
         """Removes bytes and record; False when there were neither."""
         if not self._record_path(digest).exists():
             return False
-        self.path(digest).unlink(missing_ok=True)
-        durable.remove(self._record_path(digest))
+        with Point.STORE_REMOVED:
+            self.path(digest).unlink(missing_ok=True)
+            self._pieces_path(digest).unlink(missing_ok=True)
+            self._record_path(digest).unlink(missing_ok=True)
+            durable.sync_folder(self.path(digest).parent)
         return True
 
     def touch(self, digest: Digest) -> None:
@@ -85,14 +106,17 @@ class Objects:
 
     def tidy_up(self) -> None:
         """Removes what a crash left half-written, and learns the newest time of use."""
-        for path in self._folder.glob("??/.*.tmp"):
-            path.unlink()
+        for folder in self._folder.iterdir():
+            durable.tidy_up(folder)
         for digest in tuple(self.known()):
             found = self.recorded(digest)
             if found and not found.pins and self._size_on_disk(digest) is None:
-                durable.remove(self._record_path(digest))
+                self.remove(digest)
             else:
                 self._newest_ns = max(self._newest_ns, self.used_ns(digest))
+
+    def _pieces_path(self, digest: Digest) -> Path:
+        return self.path(digest).with_suffix(".pieces")
 
     def _record_path(self, digest: Digest) -> Path:
         return self.path(digest).with_suffix(".json")

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from artifacts import durable
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from protos.nanofleet.v1 import artifact_pb2
 
 Kind: TypeAlias = artifact_pb2.ArtifactKind.ValueType
@@ -36,7 +37,8 @@ def write(path: Path, artifact: StoredArtifact) -> None:
         "kind": int(artifact.kind),
         "pins": list(artifact.pins),
     }
-    durable.write_bytes(path, json.dumps(content, ensure_ascii=False).encode() + b"\n")
+    line = json.dumps(content, ensure_ascii=False).encode() + b"\n"
+    durable.write_bytes(path, line, Point.STORE_RECORD)
 
 
 def read(path: Path, digest: Digest) -> StoredArtifact | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts import durable
+from artifacts.persisting import Point
 from tests.tiny import write_tokenizer
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def folder(models: Path, shape: Shape) -> Path:
     fresh = Path(tempfile.mkdtemp(prefix=f".{shape.name}.", dir=models))
     try:
         _write(fresh, shape)
-        durable.publish(fresh, path)
+        durable.publish(fresh, path, Point.MODEL_CONVERTED)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

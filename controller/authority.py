@@ -13,6 +13,7 @@ so the functions that need it import it themselves.
 """
 
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts import durable
+from artifacts.persisting import Point
 from protos.errors import AlreadyExists, InvalidRequest, NotFound
 from protos.identity import Identity
 
@@ -88,16 +90,20 @@ class Authority:
             raise _exists(folder)
         durable.make_folder(folder.parent)
         temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
-        durable.make_folder(temporary)
-        durable.write_bytes(temporary / KEY_FILE, certificates.key_pem(self._key))
-        durable.write_bytes(temporary / CERTIFICATE_FILE, self.certificate, mode=0o644)
+        part = Point.AUTHORITY_PART
         try:
-            durable.publish(temporary, folder)
+            durable.make_folder(temporary)
+            durable.write_bytes(temporary / KEY_FILE, certificates.key_pem(self._key), part)
+            durable.write_bytes(temporary / CERTIFICATE_FILE, self.certificate, part, mode=0o644)
+            durable.publish(temporary, folder, Point.AUTHORITY_MADE)
         except OSError as error:
-            for path in temporary.iterdir():
-                path.unlink()
-            temporary.rmdir()
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not folder.exists():
+                raise
             raise _exists(folder) from error
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            # By one that was killed before it came so far; no other can win any more.
+            shutil.rmtree(left, ignore_errors=True)
 
     @property
     def certificate(self) -> bytes:

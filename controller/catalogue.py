@@ -11,6 +11,7 @@ from pathlib import Path
 
 from artifacts import dataset
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import Kind, StoredArtifact
 from artifacts.store import ArtifactStore
 from controller import details, importing, references, scratch
@@ -90,14 +91,15 @@ class Catalogue:
 
     def parcel(self, entry: CatalogueEntry) -> Parcel:
         chosen = Digest(entry.digest)
-        return Parcel(chosen, entry.kind, entry.size_bytes, self.artifacts.path(chosen))
+        path, pieces = self.artifacts.path(chosen), self.artifacts.pieces_of(chosen)
+        return Parcel(chosen, entry.kind, entry.size_bytes, path, pieces)
 
     def remove(self, entry: CatalogueEntry) -> None:
         """The bytes and all their names."""
         chosen = Digest(entry.digest)
         if self.artifacts.stat(chosen) is not None:
             self.artifacts.delete(chosen)
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_FORGOTTEN) as transaction:
             names.forget(transaction, entry.digest)
 
     def _add(self, source: Path, kind: Kind, name: str) -> CatalogueEntry:
@@ -115,7 +117,7 @@ class Catalogue:
         self, artifact: StoredArtifact, known: Mapping[str, object], name: str
     ) -> CatalogueEntry:
         chosen, kind, size = artifact.digest, artifact.kind, artifact.size_bytes
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_CATALOGUED) as transaction:
             names.add(transaction, chosen, kind, size, known, self._utc_ns())
             names.give(transaction, kind, name, chosen)
         return CatalogueEntry(name, chosen, size, kind, known)

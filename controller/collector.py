@@ -10,7 +10,8 @@ a stream always carries the events of all of them, whoever is watched.
 
 An event of an older generation is kept and changes no job. A device with another ``journal_id`` was
 re-flashed: its events start anew, and its unfinished jobs are gone; nobody can say how far they
-came, so they are failed with that message.
+came. A job that must not run twice (`on_lost: wait`) is failed with that message; one that may
+(`move`) is assigned to the same device again, in the next generation.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -18,11 +19,13 @@ from contextlib import aclosing
 
 from sqlalchemy import Connection
 
+from artifacts.persisting import Point
 from controller import pictures
 from controller.device import DeviceConnection
 from controller.store import Store
 from controller.store import devices as stored_devices
 from controller.store import jobs as stored_jobs
+from controller.store import leases as stored_leases
 from controller.store.devices import Cursor
 from protos.nanofleet.v1 import job_pb2
 
@@ -30,6 +33,9 @@ _LOST = (
     "The device has another journal than when it took the job: it was re-flashed, or its state "
     "folder was deleted. What became of the job is not known; submit it again."
 )
+
+
+_AGAIN = "assigned again: the device has lost its journal, and the job with it"
 
 
 async def collect(store: Store, connection: DeviceConnection) -> None:
@@ -60,7 +66,7 @@ async def _keep(
     store: Store, connection: DeviceConnection, batch: job_pb2.WatchJobResponse
 ) -> None:
     ended = await _ended(store, connection, batch.events)
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         apply(transaction, connection.name, batch, ended)
 
 
@@ -102,8 +108,10 @@ def _apply_event(
 
 def _declare_lost(transaction: Connection, device: str, journal_id: str) -> None:
     for record in stored_jobs.in_other_journals(transaction, device, journal_id):
-        job = pictures.failed(record.job, _LOST)
-        stored_jobs.picture(transaction, job, journal_id)
+        if record.job.spec.lease_s:
+            stored_leases.reassign(transaction, record, device, _AGAIN)
+        else:
+            stored_jobs.fail(transaction, record, _LOST)
 
 
 async def _ended(

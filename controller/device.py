@@ -9,7 +9,8 @@ that first uses them.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -64,6 +65,9 @@ class DeviceConnection:
         self.artifacts = artifact_pb2_grpc.ArtifactServiceStub(self._channel)
         self.jobs = job_pb2_grpc.JobServiceStub(self._channel)
         self.inference = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
 
     @property
     def is_broken(self) -> bool:
@@ -71,6 +75,24 @@ class DeviceConnection:
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def close_unused(self) -> None:
+        """Once everything on it has failed or ended by itself: who reads a stream whose channel is
+        closed under it gets CancelledError from gRPC, as if somebody had cancelled the reader."""
+        await self._unused.wait()
+        await self.close()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Around everything that waits for the device."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
 
     async def call(
         self,
@@ -89,7 +111,8 @@ class DeviceConnection:
     async def translated(self, call: Awaitable[R]) -> R:
         """The call's response, or its failure as one of our errors."""
         try:
-            return await call
+            with self.used():
+                return await call
         except grpc.aio.AioRpcError as error:
             raise self.error(error) from error
 
@@ -99,8 +122,9 @@ class DeviceConnection:
         """The messages of a stream; it has no deadline, keepalive notices a dead peer."""
         call = method(request)
         try:
-            async for message in call:
-                yield message
+            with self.used():
+                async for message in call:
+                    yield message
         except grpc.aio.AioRpcError as error:
             raise self.error(error) from error
         finally:
@@ -127,13 +151,14 @@ class Connections:
 
     A device that joined again or moved is another record, and gets another connection. One that is
     broken is replaced: gRPC would wait before it dials again, up to ten seconds, and fail what is
-    asked meanwhile without asking; when to try again is ours to say (retry.py).
+    asked meanwhile without asking; when to try again is ours to say (retry.py). The broken one is
+    closed when nothing waits on it any more.
     """
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._open: dict[tuple[str, str, str], DeviceConnection] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], DeviceConnection] = {}
 
     def to(self, record: DeviceRecord) -> DeviceConnection:
         key = (record.name, record.address, record.enrolment)
@@ -141,14 +166,16 @@ class Connections:
         if known is not None and not known.is_broken:
             return known
         if known is not None:
-            closing = asyncio.create_task(known.close(), name=f"close {known.peer}")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            closing = asyncio.create_task(known.close_unused(), name=f"close {known.peer}")
+            self._closing[closing] = known
+            closing.add_done_callback(self._closing.pop)
         self._open[key] = DeviceConnection(record, self._credentials)
         return self._open[key]
 
     async def close(self) -> None:
-        await asyncio.gather(*self._closing)
+        for closing, broken in tuple(self._closing.items()):
+            closing.cancel()
+            await broken.close()
         while self._open:
             _, connection = self._open.popitem()
             await connection.close()

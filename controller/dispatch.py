@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from artifacts import digest as digests
-from controller import pictures, placement, selector, transfer, ulid
+from artifacts.persisting import Point
+from controller import clock, pictures, placement, selector, transfer, ulid
 from controller.catalogue import BASE_MODEL, DATASET, Catalogue
 from controller.device import Connections, DeviceConnection
 from controller.placement import Candidate, Wanted
@@ -46,6 +47,8 @@ from protos.recipe import input_digests
 if TYPE_CHECKING:
     from controller.jobfile import JobFile
 
+# An agent that does not say so would run the job without a lease.
+_LEASES = "jobs:lease"
 _FILE_ENDINGS = (".jsonl", ".json", ".zst")
 
 
@@ -58,8 +61,10 @@ class Dispatcher:
     utc_ns: Callable[[], int] = time.time_ns
 
     async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
+        if job.on_lost == "move":
+            clock.now()  # refused at once where there is none
         chosen, spec = await self._prepared(job, on_progress)
-        record = self._assign(chosen.record, spec)
+        record = self._assign(chosen.record, spec, job.selector)
         return await self.send(record, self.connections.to(chosen.record), _journal_id(chosen))
 
     async def plan(
@@ -90,7 +95,7 @@ class Dispatcher:
             instruct=base.details.get("instruct") is True,
         )
         needed = list({entry.digest: entry for entry in (base, *of_stages)}.values())
-        chosen = await self._place(job, base, needed)
+        chosen = await self._place(_wanted(job, base, needed))
         connection = self.connections.to(chosen.record)
         for entry in needed:
             await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
@@ -134,7 +139,7 @@ class Dispatcher:
             if record.state != job_pb2.JOB_STATE_UNSPECIFIED:
                 continue
             try:
-                await self._push_again(record, connection)
+                await self.push_again(record, connection)
                 await self.send(record, connection, _journal_id(status))
             except NanofleetError as error:
                 if error.retryable:
@@ -155,7 +160,7 @@ class Dispatcher:
                     fix="Wait until the device is back, or remove the device.",
                 )
 
-    async def _push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
+    async def push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
         """Its files; the device may have lost them since."""
         train = record.job.spec.train
         for digest in input_digests(train):
@@ -176,16 +181,21 @@ class Dispatcher:
             )
         return self.catalogue.resolve(reference, DATASET)
 
-    async def _place(
-        self, job: "JobFile", base: CatalogueEntry, needed: Sequence[CatalogueEntry]
+    async def find_other(
+        self, spec: job_pb2.JobSpec, selector_text: str, had_it: frozenset[str]
     ) -> DeviceStatus:
+        """Another device for a job; raises why there is none."""
+        needed = [self.catalogue.resolve(digest, None) for digest in input_digests(spec.train)]
         wanted = Wanted(
-            device=job.device,
-            selector=selector.parse(job.selector),
+            selector=selector.parse(selector_text),
             sizes={entry.digest: entry.size_bytes for entry in needed},
-            capabilities=_capabilities(base),
+            capabilities=(*_capabilities(needed[0]), _LEASES),
+            had_it=had_it,
         )
-        statuses = await self.probe.statuses(self._asked(job.device))
+        return await self._place(wanted)
+
+    async def _place(self, wanted: Wanted) -> DeviceStatus:
+        statuses = await self.probe.statuses(self._asked(wanted.device))
         candidates = await asyncio.gather(*(self._candidate(wanted, each) for each in statuses))
         decision = placement.choose(wanted, candidates)
         if not decision.device:
@@ -211,7 +221,7 @@ class Dispatcher:
             before = len(stored_jobs.unfinished(transaction, status.record.name))
         return Candidate(status, held, before)
 
-    def _assign(self, device: DeviceRecord, spec: job_pb2.JobSpec) -> JobRecord:
+    def _assign(self, device: DeviceRecord, spec: job_pb2.JobSpec, selector: str) -> JobRecord:
         content = spec.SerializeToString(deterministic=True)
         job_id, generation = ulid.new(self.utc_ns), 1
         job = job_pb2.Job(
@@ -230,14 +240,24 @@ class Dispatcher:
             job=job,
             created_utc_ns=self.utc_ns(),
         )
-        with self.store.write() as transaction:
-            stored_jobs.assign(transaction, record)
+        with self.store.write(Point.FLEET_ASSIGNED) as transaction:
+            stored_jobs.assign(transaction, record, selector)
         return record
 
     def _note(self, job: job_pb2.Job, journal_id: str) -> JobRecord:
-        with self.store.write() as transaction:
+        with self.store.write(Point.FLEET_CONFIRMED) as transaction:
             stored_jobs.confirm(transaction, job, journal_id)
             return stored_jobs.require(transaction, job.id)
+
+
+def _wanted(job: "JobFile", base: CatalogueEntry, needed: Sequence[CatalogueEntry]) -> Wanted:
+    leases = (_LEASES,) if job.on_lost == "move" else ()
+    return Wanted(
+        device=job.device,
+        selector=selector.parse(job.selector),
+        sizes={entry.digest: entry.size_bytes for entry in needed},
+        capabilities=(*_capabilities(base), *leases),
+    )
 
 
 def _capabilities(base: CatalogueEntry) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
+from artifacts.persisting import Point
 from controller import selector, tokens
 from controller.authority import Authority
 from controller.records import Token, server_name
@@ -51,14 +52,14 @@ class Enrolment:
             expires_utc_ns=utc_ns + round(ttl_s * 1e9),
             spent_utc_ns=None,
         )
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_INVITED) as transaction:
             stored_tokens.add(transaction, token, utc_ns)
         return Token(invitation.text(self._authority.pin, address), device, ttl_s)
 
     def join(self, request: enrolment_pb2.JoinRequest, address: str) -> enrolment_pb2.JoinResponse:
         """Spends the token for a certificate. Raises Unauthenticated with a reason of its own."""
         utc_ns = self._utc_ns()
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_JOINED) as transaction:
             found = stored_tokens.find(transaction, request.token_id)
             token = _checked(found, request.secret, utc_ns)
             chain = self._sign(request.certificate_request, token.device, token.id)

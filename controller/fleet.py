@@ -19,6 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.record import Kind
 from controller import (
     collector,
@@ -34,6 +35,7 @@ from controller import (
 from controller.catalogue import ADAPTER, BASE_MODEL, DATASET, Catalogue
 from controller.device import Connections, DeviceConnection
 from controller.dispatch import Dispatcher
+from controller.failover import FailOver
 from controller.following import Follower, OnInterruption
 from controller.home import Home, default_home
 from controller.probe import Probe
@@ -50,15 +52,11 @@ from controller.records import (
 )
 from controller.store import devices as stored_devices
 from controller.store import jobs as stored_jobs
+from controller.store import leases as stored_leases
 from controller.tokens import TOKEN_LIFE_S
 from controller.transfer import OnProgress
 from protos.errors import TimedOut
-from protos.nanofleet.v1 import (
-    artifact_pb2,
-    inference_pb2,
-    job_pb2,
-    telemetry_pb2,
-)
+from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2, telemetry_pb2
 from protos.transport import ENROLMENT_PORT
 
 if TYPE_CHECKING:
@@ -66,8 +64,14 @@ if TYPE_CHECKING:
     from controller.enrolment_server import EnrolmentServer
     from controller.jobfile import JobFile
 
-# A model is read from a slow disk, maybe while another one trains.
-LOAD_MODEL_S = 300.0
+# A model is read whole, maybe while another one trains: so long, and as its size asks for.
+LOAD_MODEL_S = 60.0
+SLOWEST_DISK_BYTES_PER_S = 2_000_000
+
+_REMOVED = (
+    "The device was removed from the fleet while the job was unfinished there. Submit it again, to "
+    "another one."
+)
 
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -82,7 +86,10 @@ class Fleet:
         self._connections = Connections(home.credentials())
         self._probe = Probe(self._store, self._connections)
         self._dispatcher = Dispatcher(self._store, self._catalogue, self._connections, self._probe)
-        self._follower = Follower(self._store, self._connections, self._dispatcher.ensure_sent)
+        self._fail_over = FailOver(self._dispatcher)
+        self._follower = Follower(
+            self._store, self._connections, self._dispatcher.ensure_sent, self._fail_over
+        )
         self.home = home.root
         self.name = home.name(self._store)
 
@@ -152,16 +159,25 @@ class Fleet:
         found = await self._probe.statuses(self.devices())
         return facts.selected_statuses(found, selector)
 
+    async def device_events(self, device: str, *, newest: int = 20) -> list[device_pb2.DeviceEvent]:
+        """What was decided about its models, the oldest of them first."""
+        connection = self._to(device)
+        request = device_pb2.ListEventsRequest(newest=newest)
+        return list((await connection.call(connection.devices.ListEvents, request)).events)
+
     def label_device(self, device: str, labels: Mapping[str, str]) -> None:
         """Replaces the device's labels."""
         name, checked = self._device(device).name, selector.checked_labels(labels)
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_LABELLED) as transaction:
             stored_devices.set_labels(transaction, name, checked)
 
     def remove_device(self, device: str) -> None:
-        """Its certificate is not accepted any more by connections that are made from now on."""
+        """Its certificate is not accepted any more by connections that are made from now on. Its
+        unfinished jobs are failed: what it still does is nobody's any more."""
         name = self._device(device).name
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_REMOVED) as transaction:
+            for record in stored_jobs.unfinished(transaction, name):
+                stored_jobs.fail(transaction, record, _REMOVED)
             stored_devices.remove(transaction, name)
 
     # Artifacts
@@ -234,7 +250,10 @@ class Fleet:
         A dataset that is a file is added to the catalogue first. Refused says why each device
         cannot have the job; Unreachable with a job id says that it is assigned, and sent again.
         """
-        return await self._dispatcher.submit(job, on_progress)
+        record = await self._dispatcher.submit(job, on_progress)
+        if record.job.spec.lease_s:
+            await self.refresh(record.id)  # grants its lease: it starts with it
+        return self.job(record.id)
 
     async def plan(
         self, job: "JobFile", on_progress: OnProgress | None = None
@@ -264,10 +283,11 @@ class Fleet:
         """
         with self._store.read() as transaction:
             wanted = {record.device for record in stored_jobs.unfinished(transaction)}
+            wanted |= {left.device for left in stored_leases.left_on(transaction)}
         if job_id:
             wanted = {self.job(job_id).device}
         devices = [record for record in self.devices() if record.name in wanted]
-        return await refreshing.refresh(self._dispatcher, devices)
+        return await refreshing.refresh(self._fail_over, devices)
 
     def job(self, reference: str) -> JobRecord:
         """By id, the beginning of one, or the newest of that name."""
@@ -461,9 +481,11 @@ class Fleet:
             first += len(batch)
 
     async def load_model(self, device: str, base: str) -> inference_pb2.LoadModelResponse:
-        connection = self._to(device)
-        request = inference_pb2.LoadModelRequest(base_digest=self._digest(base, BASE_MODEL))
-        return await connection.call(connection.inference.LoadModel, request, LOAD_MODEL_S)
+        connection, digest = self._to(device), self._digest(base, BASE_MODEL)
+        held = await transfer.stat(connection, digest)
+        timeout_s = LOAD_MODEL_S + held.artifact.size_bytes / SLOWEST_DISK_BYTES_PER_S
+        request = inference_pb2.LoadModelRequest(base_digest=digest)
+        return await connection.call(connection.inference.LoadModel, request, timeout_s)
 
     async def unload_model(self, device: str) -> None:
         connection = self._to(device)

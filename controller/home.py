@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from artifacts import durable, headroom
+from artifacts.persisting import Point
 from artifacts.store import ArtifactStore
 from controller.authority import CERTIFICATE_FILE, Authority, Issued
 from controller.device import Credentials
@@ -88,8 +89,10 @@ class Home:
             if not chain.is_file():
                 durable.make_folder(self._identity)
                 issued = self.authority().issue(CONTROLLER)
-                durable.write_bytes(key, issued.key)
-                durable.write_bytes(chain, issued.chain, mode=0o644)
+                part = Point.CONTROLLER_IDENTITY_PART
+                durable.write_bytes(key, issued.key, part)
+                durable.write_bytes(chain, issued.chain, part, mode=0o644)
+                durable.tidy_up(self._identity)
             return Issued(key.read_bytes(), chain.read_bytes())
 
     def credentials(self) -> Credentials:
@@ -107,7 +110,7 @@ class Home:
             name = stored_devices.fleet_value(transaction, _NAME)
         if not name:
             name = self.authority().fleet
-            with store.write() as transaction:
+            with store.write(Point.FLEET_NAMED) as transaction:
                 stored_devices.set_fleet_value(transaction, _NAME, name)
         return name
 

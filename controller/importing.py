@@ -107,5 +107,5 @@ def _died(code: int, said: bytes) -> InternalError:
     return InternalError(
         f"The conversion ended without a result (exit code {code}).",
         why=f"Its last words: {tail}" if tail else "It said nothing.",
-        fix="With exit code -9 the system was out of memory.",
+        fix="Try again. Exit code -9 means that it was killed: by a person, or for want of memory.",
     )

@@ -57,6 +57,9 @@ ALL: tuple[Projection, ...] = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 INSTRUCT_LEARNING_RATE = 2e-5
 BASE_LEARNING_RATE = 2e-4
 
+# For how long a device may be out of contact before a job that may moves on from it.
+LOST_AFTER_MINUTES = 30.0
+
 SCHEDULES = {
     "constant": job_pb2.SCHEDULE_CONSTANT,
     "linear": job_pb2.SCHEDULE_LINEAR,
@@ -270,6 +273,8 @@ class JobFile(_Strict):
     name: Annotated[str, AfterValidator(_name)]
     device: str = ""
     selector: Annotated[str, AfterValidator(_selector)] = ""
+    on_lost: Literal["wait", "move"] = "wait"
+    lost_after_minutes: Annotated[Real, Field(ge=0.05, le=43_200)] | None = None
     train: Train
     _folder: Path = PrivateAttr(default_factory=Path)
 
@@ -278,6 +283,22 @@ class JobFile(_Strict):
         if self.device and self.selector:
             raise ValueError("give either `device` or `selector`")
         return self
+
+    @model_validator(mode="after")
+    def _may_move(self) -> "JobFile":
+        if self.on_lost == "move" and self.device:
+            raise ValueError("`on_lost: move` needs other devices: give a `selector`, or neither")
+        if self.on_lost == "wait" and self.lost_after_minutes is not None:
+            raise ValueError("`lost_after_minutes` is for `on_lost: move`")
+        return self
+
+    @property
+    def lease_s(self) -> int:
+        """0: the job belongs to its device."""
+        if self.on_lost == "wait":
+            return 0
+        minutes = self.lost_after_minutes or LOST_AFTER_MINUTES
+        return max(1, round(minutes * 60))
 
     def beside(self, folder: Path) -> "JobFile":
         """The same job, with relative paths counted from ``folder``."""
@@ -315,6 +336,7 @@ class JobFile(_Strict):
         evaluation = train.evaluation.to_proto() if train.evaluation else None
         return job_pb2.JobSpec(
             name=self.name,
+            lease_s=self.lease_s,
             train=job_pb2.TrainSpec(
                 base_digest=base_digest,
                 lora=lora,

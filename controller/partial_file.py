@@ -1,68 +1,51 @@
-"""A download's file: ``.<name>.<digits>.part`` beside the target until every byte is verified.
+"""A download into a file of a person's choice: the same as an upload, with another end.
 
-The next try, in this process or another, goes on behind what is in it. The digits are the
-artifact's, so that a try for another artifact does not go on in the middle of this one; the lock
-keeps two that run at the same time from writing into each other.
+The bytes lie in a hidden folder beside the target until all are verified, with a journal of the
+offsets up to which they were synced (see artifacts/incoming.py): the next try, in this process or
+another, goes on there. The file's size would say nothing after a power cut.
 """
 
+import contextlib
 import errno
-import fcntl
 import os
 from pathlib import Path
 
-from artifacts import durable
-from artifacts.digest import Digest, hex_of, of_file, short
-from protos.errors import Busy, DigestMismatch
+from artifacts import durable, headroom
+from artifacts.digest import Digest
+from artifacts.incoming import Incoming
+from artifacts.persisting import Point
+from artifacts.record import Kind, StoredArtifact
+from artifacts.upload import Announced, Upload
+
+_MODE = 0o644
 
 
-class PartialFile:
-    """Where a download goes, see transfer.Sink."""
+def begin(target: Path, digest: Digest, size_bytes: int, kind: Kind) -> Upload:
+    """Opens the download where the last try ended. Raises Busy while another one of the same
+    artifact into the same file runs, DiskFull, and OSError when there is no such folder."""
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    folder = target.with_name(f".{target.name}.part")
+    folder.mkdir(exist_ok=True)
+    incoming = Incoming(folder)
 
-    def __init__(self, target: Path, digest: Digest) -> None:
-        self._target = target
-        self._digest = digest
-        self._part = target.with_name(f".{target.name}.{hex_of(digest)[:12]}.part")
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-        self._file = self._part.open("ab")
-        if not self._is_ours():
-            self._file.close()
-            raise Busy(
-                f"Another download of {short(digest)} into {target} is running.",
-                fix="Wait until it has ended, or choose another file.",
-            )
-        self._file.seek(0, os.SEEK_END)
+    def check_headroom(needed_bytes: int) -> None:
+        headroom.check(folder, needed_bytes, headroom.free_bytes(folder), reserve_bytes=0)
 
-    def _is_ours(self) -> bool:
-        """Locks the file; False when somebody has it, or has given it its final name meanwhile."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(self._part.stat(), os.fstat(self._file.fileno()))
-        except (BlockingIOError, FileNotFoundError):
-            return False
+    def publish(complete: Path, announced: Announced) -> StoredArtifact:
+        complete.chmod(_MODE)
+        durable.publish(complete, target, Point.DOWNLOAD_NAMED)
+        return announced.artifact
 
-    def __enter__(self) -> "PartialFile":
-        return self
+    artifact = StoredArtifact(digest, size_bytes, kind)
+    progress = incoming.progress(digest)
+    offset = progress.offset if progress and progress.belongs_to(artifact) else 0
+    return Upload(
+        incoming, Announced(artifact), offset, check_headroom=check_headroom, publish=publish
+    )
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
-    @property
-    def received_bytes(self) -> int:
-        return self._file.tell()
-
-    def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-
-    def commit(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        found = of_file(self._part)
-        if found != self._digest:
-            self._part.unlink()
-            raise DigestMismatch(
-                f"What came for {short(self._digest)} is {short(found)}.",
-                why="The bytes were changed on the device or under way.",
-                fix="They were dropped: try again.",
-            )
-        durable.publish(self._part, self._target)
+def tidy_up(target: Path) -> None:
+    """The folder goes when nothing is left in it."""
+    with contextlib.suppress(OSError):
+        target.with_name(f".{target.name}.part").rmdir()

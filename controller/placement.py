@@ -43,6 +43,8 @@ class Wanted:
     sizes: Mapping[str, int] = field(default_factory=dict)
     # As in Device.capabilities: "train:lora", "base:gguf/q8_0", …
     capabilities: tuple[str, ...] = ()
+    # Devices that have had the job: there it may have ended.
+    had_it: frozenset[str] = frozenset()
 
 
 class Ground(enum.Enum):
@@ -117,6 +119,8 @@ def _rejection(wanted: Wanted, candidate: Candidate) -> Rejection | None:
     status, device = candidate.status, candidate.status.device
     if wanted.device and candidate.name != wanted.device:
         return Rejection(candidate.name, Ground.MISMATCH, f"is not {wanted.device}")
+    if candidate.name in wanted.had_it:
+        return Rejection(candidate.name, Ground.UNFIT, "has had the job already")
     failing = wanted.selector.failing(status.record.labels, facts.of_status(status))
     if failing is not None:
         return Rejection(candidate.name, Ground.MISMATCH, f"does not match {failing.text}")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from artifacts.persisting import Point
 from controller.device import Connections
 from controller.records import DeviceRecord, DeviceStatus
 from controller.retry import ONCE, Retry
@@ -29,7 +30,7 @@ class Probe:
             device = await self._connections.to(record).get_device(retry)
         except NanofleetError as error:
             return DeviceStatus(record, reachable=False, device=None, problem=str(error))
-        with self._store.write() as transaction:
+        with self._store.write(Point.FLEET_SEEN) as transaction:
             stored_devices.seen(transaction, record.name, device, self._utc_ns())
             current = stored_devices.find(transaction, record.name)
         return DeviceStatus(current or record, reachable=True, device=device)

@@ -1,28 +1,33 @@
-"""Bringing the store up to date with the devices: assignments sent again, journals collected.
+"""Bringing the store up to date with the devices: journals collected, assignments sent again,
+leases granted.
 
-A device that cannot be reached changes nothing here: what it does is its own journal's truth, and
-will be collected when it is back. What kept each one away is returned.
+A device that cannot be reached changes nothing about a job that belongs to it: what it does is its
+own journal's truth, and will be collected when it is back. A job that may move is moved when its
+lease is over (failover.py). What kept each device away is returned.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
 from controller import collector
-from controller.dispatch import Dispatcher
+from controller.failover import FailOver
 from controller.records import DeviceRecord
 from protos.errors import NanofleetError
 
 
-async def refresh(dispatcher: Dispatcher, devices: Sequence[DeviceRecord]) -> Mapping[str, str]:
+async def refresh(fail_over: FailOver, devices: Sequence[DeviceRecord]) -> Mapping[str, str]:
     """The problems by device; empty when all answered."""
+    dispatcher = fail_over.dispatcher
 
     async def one(device: DeviceRecord) -> str:
         status = await dispatcher.probe.status(device)
         if not status.reachable:
-            return status.problem
+            return " ".join((status.problem, *await fail_over.move_from(device)))
         try:
-            await dispatcher.resend(status)
+            # First: a device that lost its journal gets some of its jobs assigned again.
             await collector.collect(dispatcher.store, dispatcher.connections.to(device))
+            await dispatcher.resend(status)
+            await fail_over.keep(status)
         except NanofleetError as error:
             return str(error)
         return ""

@@ -44,7 +44,7 @@ from controller.records import (
 from controller.tokens import TOKEN_LIFE_S
 from controller.transfer import OnProgress
 from protos.errors import Refused
-from protos.nanofleet.v1 import artifact_pb2, inference_pb2, job_pb2, telemetry_pb2
+from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2, telemetry_pb2
 from protos.transport import ENROLMENT_PORT
 
 if TYPE_CHECKING:
@@ -229,6 +229,9 @@ class SyncFleet:
 
     def statuses(self, selector: str = "") -> list[DeviceStatus]:
         return self._loop.run(self._fleet.statuses(selector))
+
+    def device_events(self, device: str, *, newest: int = 20) -> list[device_pb2.DeviceEvent]:
+        return self._loop.run(self._fleet.device_events(device, newest=newest))
 
     def label_device(self, device: str, labels: Mapping[str, str]) -> None:
         self._fleet.label_device(device, labels)

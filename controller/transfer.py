@@ -1,10 +1,10 @@
 """Moving artifacts to and from a device, over links that break.
 
 An upload asks where the device's synced bytes end and goes on from there, as often as it takes; as
-long as it gets further each time it does not give up. A download goes into a partial file that the
-next try, or the next process, continues. Nothing counts before its SHA-256 was verified: on the
-device for uploads, here for downloads. 256 KiB chunks: larger ones are no faster and cost the
-device up to 100 MB of memory.
+long as it gets further each time it does not give up. What the device holds as pieces of other
+artifacts is left out. A download goes on behind what was synced here, by this process or another.
+Nothing counts before its SHA-256 was verified: on the device for uploads, here for downloads.
+256 KiB chunks: larger ones are no faster and cost the device up to 100 MB of memory.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias
 
 import grpc
 
 from artifacts.digest import Digest, short
 from artifacts.headroom import naming_full_disk
 from artifacts.record import Kind
+from controller import partial_file
 from controller.device import DeviceConnection
-from controller.partial_file import PartialFile
 from controller.records import Transfer, TransferProgress
 from controller.retry import BRIEF, ONCE, STEADY, Retry
 from protos.errors import (
@@ -53,6 +53,7 @@ class Parcel:
     kind: Kind
     size_bytes: int
     path: Path
+    pieces: bytes = b""
 
 
 class Sink(Protocol):
@@ -96,24 +97,33 @@ class Upload:
         failures, furthest = 0, -1
         while True:
             try:
-                found = await stat(self._connection, self._parcel.digest, ONCE)
+                found = await self._stat()
                 if found.present:
                     return self._transfer(time.monotonic() - started_s)
                 if found.committed_offset > furthest:
                     failures, furthest = 0, found.committed_offset
-                await self._send(found.committed_offset)
+                await self._send(found)
             except NanofleetError as error:
                 failures += 1
                 patience = BRIEF if furthest < 0 else retry
                 await patience.pause(failures, _again(error))
 
-    async def _send(self, offset: int) -> None:
-        response = await self._connection.translated(self._put(offset))
+    async def _stat(self) -> artifact_pb2.StatArtifactResponse:
+        parcel, artifacts = self._parcel, self._connection.artifacts
+        request = artifact_pb2.StatArtifactRequest(
+            digest=parcel.digest, pieces=parcel.pieces, size_bytes=parcel.size_bytes
+        )
+        return await self._connection.call(artifacts.StatArtifact, request, retry=ONCE)
+
+    async def _send(self, found: artifact_pb2.StatArtifactResponse) -> None:
+        response = await self._connection.translated(self._put(found))
         if response.artifact.digest != self._parcel.digest:
             peer = self._connection.peer
             raise InternalError(f"{peer} stored {response.artifact.digest} instead.")
 
-    async def _put(self, offset: int) -> artifact_pb2.PutArtifactResponse:
+    async def _put(
+        self, found: artifact_pb2.StatArtifactResponse
+    ) -> artifact_pb2.PutArtifactResponse:
         """Chunks are sent when the device has said that it takes them.
 
         A refusal that meets grpc.aio in the middle of a write comes out as "Internal error from
@@ -121,7 +131,11 @@ class Upload:
         """
         parcel = self._parcel
         header = artifact_pb2.PutArtifactHeader(
-            digest=parcel.digest, size_bytes=parcel.size_bytes, kind=parcel.kind, offset=offset
+            digest=parcel.digest,
+            size_bytes=parcel.size_bytes,
+            kind=parcel.kind,
+            offset=found.committed_offset,
+            pieces=parcel.pieces,
         )
         call = self._connection.artifacts.PutArtifact()
         try:
@@ -129,22 +143,35 @@ class Upload:
             # As pairs: grpc.aio's Metadata answers ``in`` for keys alone.
             if UPLOAD_BEGUN in tuple(await call.initial_metadata() or ()):
                 with contextlib.suppress(asyncio.InvalidStateError):  # the device ended the call
-                    await self._write_chunks(call, offset)
+                    await self._write(call, found)
                     await call.done_writing()
             return await call
         finally:
             call.cancel()
 
-    async def _write_chunks(self, call: PutCall, offset: int) -> None:
+    async def _write(self, call: PutCall, found: artifact_pb2.StatArtifactResponse) -> None:
+        """The bytes behind the offset, without those that the device holds."""
+        offset = found.committed_offset
         with self._parcel.path.open("rb") as file:
-            file.seek(offset)
-            while block := await asyncio.to_thread(file.read, _READ_BYTES):
-                for start in range(0, len(block), CHUNK_BYTES):
-                    chunk = block[start : start + CHUNK_BYTES]
-                    await call.write(artifact_pb2.PutArtifactRequest(chunk=chunk))
-                    offset += len(chunk)
-                    self._sent_bytes += len(chunk)
-                    self._report(offset)
+            for held in found.held:
+                await self._write_chunks(call, file, offset, held.start)
+                await call.write(artifact_pb2.PutArtifactRequest(fill_to=held.end))
+                offset = held.end
+                self._report(offset)
+            await self._write_chunks(call, file, offset, self._parcel.size_bytes)
+
+    async def _write_chunks(self, call: PutCall, file: BinaryIO, start: int, end: int) -> None:
+        file.seek(start)
+        while start < end:
+            block = await asyncio.to_thread(file.read, min(_READ_BYTES, end - start))
+            if not block:
+                return  # the file became shorter: the device says what that means
+            for at in range(0, len(block), CHUNK_BYTES):
+                chunk = block[at : at + CHUNK_BYTES]
+                await call.write(artifact_pb2.PutArtifactRequest(chunk=chunk))
+                start += len(chunk)
+                self._sent_bytes += len(chunk)
+                self._report(start)
 
     def _report(self, moved_bytes: int) -> None:
         if self._on_progress is not None:
@@ -196,8 +223,15 @@ async def to_file(
     """An artifact of the device into ``target``, which must not be a folder."""
     artifact = await described(connection, digest)
     try:
-        with naming_full_disk(target.parent), PartialFile(target, digest) as sink:
-            return await download(connection, artifact, sink, on_progress)
+        with naming_full_disk(target.parent):
+            sink = await asyncio.to_thread(
+                partial_file.begin, target, digest, artifact.size_bytes, artifact.kind
+            )
+            try:
+                return await download(connection, artifact, sink, on_progress)
+            finally:
+                await asyncio.to_thread(sink.close)
+                partial_file.tidy_up(target)
     except OSError as error:
         raise InvalidRequest(
             f"{target} cannot be written: {error.strerror}.", fix="Choose another file."
@@ -213,8 +247,7 @@ async def download(
 ) -> Transfer:
     """The artifact from the device into the sink; DigestMismatch when it is not what it says."""
     started_s = time.monotonic()
-    first_bytes = sink.received_bytes
-    failures = 0
+    failures = received_bytes = 0
     while sink.received_bytes < artifact.size_bytes:
         before = sink.received_bytes
         try:
@@ -222,12 +255,14 @@ async def download(
         except NanofleetError as error:
             failures = 1 if sink.received_bytes > before else failures + 1
             await retry.pause(failures, error)
+        finally:
+            received_bytes += sink.received_bytes - before
     await asyncio.to_thread(sink.commit)
     return Transfer(
         device=connection.name,
         digest=artifact.digest,
         size_bytes=artifact.size_bytes,
-        sent_bytes=artifact.size_bytes - first_bytes,
+        sent_bytes=received_bytes,
         seconds=time.monotonic() - started_s,
         already_there=False,
     )
@@ -240,11 +275,24 @@ async def _receive(
     on_progress: OnProgress | None,
 ) -> None:
     request = artifact_pb2.GetArtifactRequest(digest=artifact.digest, offset=sink.received_bytes)
-    async for message in connection.stream(connection.artifacts.GetArtifact, request):
-        await asyncio.to_thread(sink.write, message.chunk)
-        if on_progress is not None:
-            moved, size = sink.received_bytes, artifact.size_bytes
-            on_progress(TransferProgress(connection.name, artifact.digest, moved, size))
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for message in connection.stream(connection.artifacts.GetArtifact, request):
+            # One chunk is written while the next one comes. More of them would be memory that the
+            # system gives and takes each time.
+            if writing is not None:
+                await asyncio.shield(writing)
+            writing = asyncio.ensure_future(asyncio.to_thread(sink.write, message.chunk))
+            if on_progress is not None:
+                moved, size = sink.received_bytes, artifact.size_bytes
+                on_progress(TransferProgress(connection.name, artifact.digest, moved, size))
+    finally:
+        if writing is not None:
+            await asyncio.wait([writing])
+            writing.result()
+    if on_progress is not None:
+        moved = sink.received_bytes
+        on_progress(TransferProgress(connection.name, artifact.digest, moved, artifact.size_bytes))
     if sink.received_bytes < artifact.size_bytes:
         raise Unreachable(
             f"{connection.peer} ended the download after {sink.received_bytes} "

@@ -3,11 +3,14 @@
 The device tree's ``compatible`` is trusted first: its entries carry the module's part number
 (p3767-0005) and, last, the SoC. The ``model`` text is for people only: one and the same Orin Nano
 calls itself three things in three releases, and a carrier of another maker puts its own name. In a
-container the device tree is visible and /etc/nv_tegra_release is not: L4T is then not known.
+container the device tree is visible and /etc/nv_tegra_release is not: L4T is then not known. Where
+the container runtime masks the device tree, too, the kernel's soc0 still tells the SoC.
 
-Facts: jetson_stats jtop/core/jetson_variables.py; meta-tegra conf/machine.
+Facts: jetson_stats jtop/core/jetson_variables.py; meta-tegra conf/machine; the kernel's
+drivers/soc/tegra/fuse.
 """
 
+import os
 import platform
 import re
 from dataclasses import dataclass, replace
@@ -19,7 +22,9 @@ from jetson.sysfs import count_of, read_bytes, read_text
 
 _PART = re.compile(r"p\d{4}-\d{4}")
 _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
-_L4T_PACKAGE = re.compile(rb"^Package: nvidia-l4t-core$(?:\n.+)*?\nVersion: ([\d.]+)", re.MULTILINE)
+_PACKAGE = rb"^Package: %s$(?:\n.+)*?\nVersion: (\d[\d.]*)"
+# Module and its variant in the key of the board's flashed images: "3767-300-0005-N.2-1-1-…".
+_SPECIFICATION = re.compile(r"^TNSPEC (\d{4})-\w*-(\d{4})-", re.MULTILINE)
 _CPU_NAME = re.compile(r"^(?:model name|Model)\s*: (.+)$", re.MULTILINE)
 
 MODULES = {
@@ -58,6 +63,12 @@ CUDA_ARCHITECTURES = {
     "tegra264": "110",
 }
 
+# Of /sys/devices/soc0/soc_id: the chip's id, in decimal.
+_CHIPS = {"33": "tegra210", "24": "tegra186", "25": "tegra194", "35": "tegra234", "38": "tegra264"}
+
+# What modules are sold with; MemTotal is what firmware and kernel leave of it.
+_SIZES_GB = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
 JETPACKS = {
     "32.6.1": "4.6",
     "32.7.1": "4.6.1",
@@ -66,6 +77,8 @@ JETPACKS = {
     "32.7.4": "4.6.4",
     "32.7.5": "4.6.5",
     "32.7.6": "4.6.6",
+    "34.1.0": "5.0 DP",
+    "34.1.1": "5.0.1 DP",
     "35.1.0": "5.0.2",
     "35.2.1": "5.1",
     "35.3.1": "5.1.1",
@@ -86,6 +99,8 @@ JETPACKS = {
     "36.5.0": "6.2.2",
     "36.5.2": "6.2.3",
     "38.2.0": "7.0",
+    "38.2.1": "7.0",
+    "38.2.2": "7.0",
     "38.4.0": "7.1",
     "39.2.0": "7.2",
     "39.2.1": "7.2.1",
@@ -109,16 +124,24 @@ class Board:
     power_mode: str | None
     is_jetson: bool
     cuda_architecture: str | None
+    # The part number of the board that carries the module, or the name that its maker gave it.
+    carrier: str | None
+    # What the module is sold with: 4, 8, 16 …
+    memory_variant_gb: int | None
+    # Of the userland that the agent runs in: what decides which wheels install.
+    glibc: str | None
+    # The runtime whose container this is, "docker"; None on the host.
+    container: str | None
 
 
 def identify(root: Path = Path("/"), machine: str = "") -> Board:
     """The board below ``root``. ``machine`` is its architecture where the kernel does not tell."""
     compatible = _compatible(root)
-    soc = compatible[-1].rpartition(",")[2] if compatible else None
+    soc = compatible[-1].rpartition(",")[2] if compatible else _chip(root)
     is_jetson = soc in CUDA_ARCHITECTURES
     l4t = _l4t(root) if is_jetson else None
     memory = read_memory(root)
-    module = _module(compatible) if is_jetson else None
+    module = _module(compatible) or _flashed_module(root) if is_jetson else None
     return Board(
         model=_model(root, module),
         module=module,
@@ -132,6 +155,10 @@ def identify(root: Path = Path("/"), machine: str = "") -> Board:
         power_mode=_power_mode(root),
         is_jetson=is_jetson,
         cuda_architecture=CUDA_ARCHITECTURES.get(soc) if soc else None,
+        carrier=_carrier(compatible) if is_jetson else None,
+        memory_variant_gb=_variant_gb(memory.total_bytes) if is_jetson and memory else None,
+        glibc=_glibc(root),
+        container=_container(root),
     )
 
 
@@ -160,6 +187,50 @@ def _module(compatible: list[str]) -> str | None:
     return next(iter([*known, *after_plus, *parts]), None)
 
 
+def _flashed_module(root: Path) -> str | None:
+    """From r35 on the image knows which board it was made for."""
+    found = _SPECIFICATION.search(read_text(root / "etc/nv_boot_control.conf") or "")
+    return f"p{found[1]}-{found[2]}" if found else None
+
+
+def _carrier(compatible: list[str]) -> str | None:
+    """What stands before the module in the first entry that names both; "p3768-0000"."""
+    for entry in compatible:
+        carrier, plus, _ = entry.partition("+")
+        if plus:
+            part = _PART.search(carrier)
+            return part[0] if part else carrier
+    first = compatible[0] if compatible else ""
+    is_foreign = first and not first.startswith("nvidia,")
+    return first.replace(",", " ") if is_foreign else None
+
+
+def _chip(root: Path) -> str | None:
+    if read_text(root / "sys/devices/soc0/family") != "Tegra":
+        return None
+    return _CHIPS.get(read_text(root / "sys/devices/soc0/soc_id") or "")
+
+
+def _variant_gb(total_bytes: int) -> int | None:
+    return next((size for size in _SIZES_GB if total_bytes <= size << 30), None)
+
+
+def _container(root: Path) -> str | None:
+    if (root / ".dockerenv").exists():
+        return "docker"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    return read_text(root / "run/systemd/container")
+
+
+def _glibc(root: Path) -> str | None:
+    """The one that this process runs on; below another root, the package's."""
+    if root == Path("/"):
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return version if name == "glibc" else None
+    return _package_version(root, b"libc6")
+
+
 def _model(root: Path, module: str | None) -> str | None:
     if module in MODULES:
         return f"NVIDIA {MODULES[module]}"
@@ -174,12 +245,17 @@ def _l4t(root: Path) -> str | None:
     found = _RELEASE.search(read_text(root / "etc/nv_tegra_release") or "")
     if found is not None:
         return f"{found[1]}.{found[2]}"
+    return _package_version(root, b"nvidia-l4t-core")
+
+
+def _package_version(root: Path, package: bytes) -> str | None:
+    """Of an installed Debian package, without the revision of its packaging."""
     try:
         installed = (root / "var/lib/dpkg/status").read_bytes()
     except OSError:
         return None
-    package = _L4T_PACKAGE.search(installed)
-    return package[1].decode() if package else None
+    found = re.search(_PACKAGE % package, installed, re.MULTILINE)
+    return found[1].decode() if found else None
 
 
 def _cpu_count(root: Path) -> int | None:

@@ -1,13 +1,17 @@
-"""CPU clocks and the power mode: what makes the same board up to 1.5 times faster or slower.
+"""Clocks and the power mode: what makes the same board up to 1.5 times faster or slower.
 
 Boards are left in a low power mode for months unnoticed, so each measurement carries the mode. Its
-id alone says little (0 is MAXN on one board and 15W on another): it is given with its name.
+id alone says little (0 is MAXN on one board and 15W on another): it is given with its name. Both
+are read from nvpmodel's own files; its command wants root.
+
+jetson_clocks leaves no mark of its own: it makes the lowest clock the highest, of CPU and GPU.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetson.gpu import GpuFiles
 from jetson.sysfs import children, count_of, read_int, read_text
 
 _MODE_ID = re.compile(r"pmode:(\d{1,4})")
@@ -46,12 +50,20 @@ def read_frequency_mhz(policies: tuple[str, ...]) -> int | None:
 
 def read_clocks(root: Path = Path("/")) -> CpuClocks:
     policies = find_policies(root)
+    return CpuClocks(read_frequency_mhz(policies), read_cores_online(root), _pinned(policies))
+
+
+def read_cores_online(root: Path = Path("/")) -> int | None:
+    """A power mode may switch some off."""
     online = read_text(root / "sys/devices/system/cpu/online")
-    return CpuClocks(
-        read_frequency_mhz(policies),
-        None if online is None else count_of(online),
-        _pinned(policies),
-    )
+    return None if online is None else count_of(online)
+
+
+def read_pinned(policies: tuple[str, ...], gpu: GpuFiles | None = None) -> bool | None:
+    """Whether all clocks are held at one value, as jetson_clocks does; None: not known."""
+    gpu_pinned = gpu.is_pinned() if gpu else None
+    cpu_pinned = _pinned(policies)
+    return cpu_pinned if gpu_pinned is None or cpu_pinned is None else cpu_pinned and gpu_pinned
 
 
 def read_power_mode(root: Path = Path("/")) -> PowerMode | None:

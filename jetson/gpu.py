@@ -2,18 +2,20 @@
 
 Tegra's GPUs up to Orin are a devfreq device whose parent has a file ``load`` with tenths of a
 percent. The device is called 57000000.gpu (Nano), 17000000.gp10b (TX2), .gv11b (Xavier), .ga10b
-(Orin, JetPack 5) or .gpu (Orin, JetPack 6), and its folder moves; the class finds it. Thor's and
-discrete GPUs have no such file and are absent here.
+(Orin, JetPack 5) or .gpu (Orin, JetPack 6), and its folder moves; the class finds it, by that name
+or by the device tree's. Thor's and discrete GPUs have no such file and are absent here.
 
 A reading is instantaneous and noisy: a mean over samples says more.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetson.sysfs import children, read_int
+from jetson.sysfs import children, read_int, read_text
 
 _GPU = r"[0-9a-f]+\.(gpu|gm20b|gp10b|gv11b|ga10b|gb10b)$"
+_NODES = frozenset({"gpu", "gm20b", "gp10b", "gv11b", "ga10b"})
 # Where the class has no entry: images that mount a reduced /sys.
 _PARENTS = ("sys/devices/gpu.0", "sys/devices/platform/gpu.0")
 
@@ -32,6 +34,12 @@ class GpuFiles:
     load: str
     frequency_hz: str
 
+    def is_pinned(self) -> bool | None:
+        """Whether its lowest and its highest clock are the same; None when they are not known."""
+        folder = self.frequency_hz.rpartition("/")[0]
+        low_hz, high_hz = read_int(f"{folder}/min_freq"), read_int(f"{folder}/max_freq")
+        return None if low_hz is None or high_hz is None else low_hz == high_hz
+
     def read(self) -> GpuReading | None:
         load_tenths = read_int(self.load, _LOADS)
         frequency_hz = read_int(self.frequency_hz, _CLOCKS_HZ)
@@ -45,7 +53,10 @@ class GpuFiles:
 
 def find_gpu(root: Path = Path("/")) -> GpuFiles | None:
     """Where the GPU is read; None where there is none. It stays for as long as the boot."""
-    for device in children(root / "sys/class/devfreq", _GPU):
+    devices = children(root / "sys/class/devfreq")
+    named = [device for device in devices if re.match(_GPU, device.rpartition("/")[2])]
+    nodes = [device for device in devices if read_text(f"{device}/device/of_node/name") in _NODES]
+    for device in (*named, *nodes):
         return GpuFiles(f"{device}/device/load", f"{device}/cur_freq")
     for parent in _PARENTS:
         folder = root / parent

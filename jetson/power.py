@@ -27,7 +27,7 @@ MOST_MW = 1_000_000
 _DRIVERS = "sys/bus/i2c/drivers"
 _ADDRESS = r"\d+-[0-9a-f]{4}$"
 # Channels that carry nothing, and the hwmon driver's own sum of three shunt voltages.
-_NOT_RAILS = frozenset({"NC", "sum of shunt voltages"})
+NOT_RAILS = frozenset({"NC", "sum of shunt voltages"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,11 @@ def find_rails(root: Path = Path("/")) -> tuple[RailFiles, ...]:
 
 def read_rails(rails: tuple[RailFiles, ...]) -> PowerReading | None:
     """What the rails draw now; None when there are none."""
-    if not rails:
-        return None
-    read = tuple(rail.read() for rail in rails)
+    return with_total(tuple(rail.read() for rail in rails)) if rails else None
+
+
+def with_total(read: tuple[Rail, ...]) -> PowerReading:
+    """The rails, and what of them is the board's total."""
     by_name = {rail.name: rail.power_mw for rail in read}
     for name in INPUT_RAILS:
         if name in by_name:
@@ -128,7 +130,7 @@ def _labelled(device: str, pattern: str) -> Iterator[tuple[str, str]]:
     """Name and number of each channel that measures a rail; the label's file has the number."""
     for label in children(device, pattern):
         name = read_text(label)
-        if name is not None and name not in _NOT_RAILS:
+        if name is not None and name not in NOT_RAILS:
             yield name, re.sub(r"\D", "", label.rpartition("/")[2])
 
 

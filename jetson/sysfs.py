@@ -29,6 +29,23 @@ def read_bytes(path: Path | str) -> bytes | None:
         os.close(descriptor)
 
 
+def is_asleep(path: Path | str) -> bool:
+    """Whether the file is there and answers EAGAIN: what it tells of is powered down."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        os.read(descriptor, 1)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def read_text(path: Path | str) -> str | None:
     """The file's text without the white space and NULs around it; None when nothing is left."""
     data = read_bytes(path)

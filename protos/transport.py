@@ -21,6 +21,8 @@ PING_TIMEOUT_MS = 5_000
 # A little below KEEPALIVE_MS: pings that the network delays arrive in pairs.
 _MIN_PING_INTERVAL_MS = 5_000
 
+# 50 MB/s at 20 ms to and fro.
+_WINDOW_BYTES = 1 << 20
 # Bursts above this fail instead of queueing; a controller has a handful of calls open on a device.
 _MAX_CONCURRENT_STREAMS = 100
 
@@ -41,6 +43,10 @@ _SERVER: Options = (
     *_BOTH,
     ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
     ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),
+    # What of a stream may be under way. By its own measure gRPC lets several MiB be: those a device
+    # would have to hold, and a client to send again when the link or the device breaks off.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
     # On, it lets two agents share one port without an error, each answering half of the calls.
     ("grpc.so_reuseport", 0),
 )

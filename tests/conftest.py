@@ -24,6 +24,18 @@ settings.register_profile(
 settings.load_profile("nanofleet")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        choices=("short", "all"),
+        default="short",
+        help="tests/faults: a sample of its tables, or all rows (about twenty minutes)",
+    )
+    parser.addoption(
+        "--storm", type=int, help="tests/faults/test_storm.py: the seed of a storm to play again"
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder of a tiny Gemma 3."""

@@ -49,6 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "artifacts.durable",
         "artifacts.headroom",
         "artifacts.parent",
+        "artifacts.persisting",
         "protos",
     ),
     "agent.memory": ("agent.memory", "artifacts", "jetson", "protos"),
@@ -64,7 +65,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "controller": ("controller", "artifacts", "protos"),
 }
 OURS = ("agent", "artifacts", "controller", "jetson", "protos")
-HEAVY = ("torch", "transformers", "peft", "numpy", "llama_cpp", "gguf", "onnx", "onnxruntime")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "llama_cpp",
+    "gguf",
+    "onnx",
+    "onnxruntime",
+    "jtop",
+)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -97,6 +108,21 @@ def test_a_module_imports_only_what_its_part_may(module: str, path: Path) -> Non
     part = max((name for name in ALLOWED if within(module, name)), key=len)
     wrong = [name for name in imported(path) if not any(within(name, ok) for ok in ALLOWED[part])]
     assert not wrong, f"{module} (of {part}) imports {wrong}"
+
+
+def test_jetson_stats_is_named_by_the_program_that_reads_it_alone() -> None:
+    """AGPL, and it changes how processes are started in whoever imports it."""
+    names = {
+        name
+        for name, path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Import) and any(alias.name == "jtop" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jtop")
+        or (isinstance(node, ast.Call) and ast.unparse(node) == "importlib.import_module('jtop')")
+    }
+    assert names == {"jetson.jtop_reader"}
+    importers = [name for name, path in modules() if "jetson.jtop_reader" in set(imported(path))]
+    assert importers == []
 
 
 @pytest.mark.parametrize(

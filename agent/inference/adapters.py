@@ -22,15 +22,19 @@ KEPT = 4
 class AdapterPool:
     """Owns the loaded adapters of one model.
 
-    ``release`` is called with a handle before it is freed, so that no context still uses it.
+    ``release`` is called with a handle before it is freed, so that no context still uses it;
+    ``freed`` with the digest of one that makes room for another.
     """
 
     def __init__(
-        self, model: ModelHandle, release: Callable[[AdapterHandle], None], kept: int = KEPT
+        self,
+        model: ModelHandle,
+        release: Callable[[AdapterHandle], None],
+        freed: Callable[[str], None],
     ) -> None:
         self._model = model
         self._release = release
-        self._kept = kept
+        self._freed = freed
         # Least recently used first.
         self._loaded: dict[str, AdapterHandle] = {}
 
@@ -39,8 +43,10 @@ class AdapterPool:
         handle = self._loaded.pop(adapter.digest, None)
         if handle is None:
             handle = self._load(adapter)
-            while len(self._loaded) >= self._kept:
-                self._free(next(iter(self._loaded)))
+            while len(self._loaded) >= KEPT:
+                oldest = next(iter(self._loaded))
+                self._free(oldest)
+                self._freed(oldest)
         self._loaded[adapter.digest] = handle
         return handle
 

@@ -81,11 +81,15 @@ class LogTail:
 
     def __init__(self, lines: int = 8) -> None:
         self._errors: deque[str] = deque(maxlen=lines)
+        # While a cancelled computation ends: llama.cpp calls that a failure, in five lines.
+        self.is_muted = False
         self._level = 0
 
     def add(self, level: int, text: str) -> None:
         """One call of llama.cpp's log; a continuation has the level of what it continues."""
         self._level = self._level if level == _CONTINUED else level
+        if self.is_muted:
+            return
         if self._level >= _WARNING:
             sys.stderr.write(text)
         if self._level >= _ERROR and text.strip():

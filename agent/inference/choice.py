@@ -1,6 +1,6 @@
 """How one request's next tokens are chosen: its sampler, its grammar, and what must not be said."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 
@@ -21,7 +21,9 @@ class ChoiceMaker:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def make(self, request: Request, prompt: Sequence[int]) -> "Choice":
+    def make(
+        self, request: Request, prompt: Sequence[int], is_cancelled: Callable[[], bool]
+    ) -> "Choice":
         """Raises InvalidRequest. Close it after use."""
         vocabulary, asked = self._vocabulary, request.sampling
         sampler.check(asked, vocabulary.size)
@@ -36,7 +38,7 @@ class ChoiceMaker:
         with ExitStack() as owned:
             grammar = None
             if request.grammar:
-                grammar = Grammar(request.grammar, vocabulary)
+                grammar = Grammar(request.grammar, vocabulary, is_cancelled)
                 owned.callback(grammar.close)
                 constraints.append(grammar)
             chain = Sampler(asked, vocabulary.size, forbidden, constraints)
@@ -65,7 +67,8 @@ class Choice:
         self._owned = owned
 
     def extend(self, completion: Completion, row: Row) -> Finish | None:
-        """Adds the next token, chosen from the row; returns why the answer is over, if it is."""
+        """Adds the next token, chosen from the row; returns why the answer is over, if it is.
+        Raises Interrupted when it was cancelled meanwhile."""
         token = self._sampler.choose(row)
         if token is None:
             # Where the end of the turn is suppressed, a complete grammar leaves nothing at all.

@@ -7,26 +7,23 @@ request is noticed between batches and, by the abort callback, inside one.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isfinite
 
 import llama_cpp
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.inference import binding
 from agent.inference.adapters import AdapterHandle
 from agent.inference.candidates import SamplerHandle
+from agent.inference.decoder import BATCH_TOKENS, OUTPUT_ROWS, Row, never
 from agent.inference.engine import EngineOptions
 from agent.inference.prefix import usable
 from agent.tokens.vocabulary import ModelHandle
 from protos.errors import InternalError, OutOfMemory
 
-BATCH_TOKENS = 64
-# Rows of logits or hidden states that one batch may give back.
-OUTPUT_ROWS = 16
 # Up to here the whole cache is kept even where the model looks back over a window only (52 MiB for
 # a 1B model at 2,048), so that a prefix can be reused. Also then llama.cpp gives cells that a
 # window has left behind to another sequence when it meets them first: `keepable` always asks.
@@ -48,7 +45,7 @@ class Span:
 class Context:
     def __init__(self, model: ModelHandle, options: EngineOptions, sequences: int) -> None:
         self._owned = ExitStack()
-        self._is_cancelled: Callable[[], bool] = _never
+        self._is_cancelled: Callable[[], bool] = never
         self._adapter: tuple[AdapterHandle, float] | None = None
         self._window: int = llama_cpp.llama_model_n_swa(model)
         self._width: int = llama_cpp.llama_model_n_embd(model)
@@ -68,12 +65,12 @@ class Context:
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._owned.callback(llama_cpp.llama_batch_free, self._batch)
         # The attribute keeps the callback alive as long as C may call it.
-        self._abort = llama_cpp.ggml_abort_callback(lambda _data: self._is_cancelled())
+        self._abort = llama_cpp.ggml_abort_callback(lambda _data: self._aborts())
         llama_cpp.llama_set_abort_callback(self.handle, self._abort, None)
 
     def watch(self, is_cancelled: Callable[[], bool] | None) -> None:
         """From now on a computation ends early when this is true; asked from inside, often."""
-        self._is_cancelled = is_cancelled or _never
+        self._is_cancelled = is_cancelled or never
 
     def wear(self, adapter: AdapterHandle | None, scale: float = 1.0) -> None:
         """Applies one adapter, or none. Setting the same one again is free."""
@@ -91,17 +88,6 @@ class Context:
         """Before the adapter is freed."""
         if self._adapter and self._adapter[0] == adapter:
             self.wear(None)
-
-    def decode(self, sequence: int, tokens: Sequence[int], position: int) -> int:
-        """Runs the model over ``tokens`` at ``position``; returns how many are in the cache now.
-
-        Fewer than given when the request was cancelled. The last token's logits are kept.
-        """
-        for start in range(0, len(tokens), BATCH_TOKENS):
-            part = tokens[start : start + BATCH_TOKENS]
-            if not self.run([Span(sequence, position + start, part, 1)]):
-                return start
-        return len(tokens)
 
     def run(self, spans: Sequence[Span]) -> bool:
         """One batch; an output's row is its token's place in the batch.
@@ -124,7 +110,7 @@ class Context:
         """Forgets the sequence from ``position`` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
-    def logits(self, row: int = -1) -> NDArray[np.float32]:
+    def logits(self, row: int = -1) -> Row:
         """Of the last batch, valid until the next; -1 is its last output."""
         pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
@@ -133,22 +119,32 @@ class Context:
         """NaN and infinity show in the largest logit; one pass, 0.1 ms at 262,144."""
         return isfinite(self.logits(row).max())
 
-    @contextmanager
-    def giving_hidden_states(self) -> Iterator[None]:
-        """Inside, each token of a batch gives its final hidden state, so OUTPUT_ROWS at most."""
+    def logit_rows(
+        self, sequence: int, tokens: Sequence[int], position: int, rows: int = 1
+    ) -> Sequence[Row] | None:
+        """As a Readable of decoder.py."""
+        if not self.run([Span(sequence, position, tokens, rows)]):
+            return None
+        return [self.logits(row) for row in range(len(tokens) - rows, len(tokens))]
+
+    def hidden_states(
+        self, sequence: int, tokens: Sequence[int], position: int
+    ) -> Sequence[Row] | None:
+        """As a Readable of decoder.py."""
         llama_cpp.llama_set_embeddings(self.handle, True)
         try:
-            yield
+            if not self.run([Span(sequence, position, tokens, len(tokens))]):
+                return None
+            return [self._hidden_state(row) for row in range(len(tokens))]
         finally:
             llama_cpp.llama_set_embeddings(self.handle, False)
 
-    def hidden_state(self, row: int) -> NDArray[np.float32]:
-        """Of the last batch, after the model's last norm; valid until the next."""
-        pointer = llama_cpp.llama_get_embeddings_ith(self.handle, row)
-        return np.ctypeslib.as_array(pointer, shape=(self._width,))
-
     def close(self) -> None:
         self._owned.close()
+
+    def _hidden_state(self, row: int) -> Row:
+        pointer = llama_cpp.llama_get_embeddings_ith(self.handle, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._width,))
 
     def _fill(self, spans: Sequence[Span]) -> None:
         batch = self._batch
@@ -164,10 +160,15 @@ class Context:
                 at += 1
         batch.n_tokens = at
 
+    def _aborts(self) -> bool:
+        binding.log.is_muted = self._is_cancelled()
+        return binding.log.is_muted
+
     def _computed(self) -> bool:
         """False when the abort callback ended it."""
         binding.log.clear()
         code = llama_cpp.llama_decode(self.handle, self._batch)
+        binding.log.is_muted = False
         if code not in (0, _ABORTED):
             raise InternalError(f"llama_decode returned {code}.", why=binding.log.explanation())
         return bool(code == 0)
@@ -181,15 +182,11 @@ class ContextRow:
     number: int
 
     @property
-    def logits(self) -> NDArray[np.float32]:
+    def logits(self) -> Row:
         return self.context.logits(self.number)
 
     def sampled(self, chain: SamplerHandle) -> int:
         return int(llama_cpp.llama_sampler_sample(chain, self.context.handle, self.number))
-
-
-def _never() -> bool:
-    return False
 
 
 def _params(options: EngineOptions, sequences: int) -> object:

@@ -1,9 +1,9 @@
 """What an inference engine is: one interface, so that engines differ in speed and never in meaning.
 
 An engine holds one base model. ``generate`` streams one request at a time; another thread ends it
-through the request's ``cancelled`` event, within about one token. What is wrong with a request is
-raised as an error of protos.errors with a stable ``reason`` (see failures.py) and leaves the engine
-ready for the next request. What an engine cannot do is not among its ``features``, and is refused.
+through the request's ``cancelled`` event, within one token or 50 ms: also inside a long prompt, a
+choice by a grammar, a text that is read. What is wrong with a request is raised as an error of
+protos.errors with a stable ``reason`` (see failures.py) and leaves the engine ready for the next.
 
 Every engine passes tests/agent/inference/engine_contract.py.
 """
@@ -11,28 +11,17 @@ Every engine passes tests/agent/inference/engine_contract.py.
 import enum
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
-from agent.inference.failures import unsupported
 from protos.errors import NanofleetError
 
 DEFAULT_CONTEXT_LENGTH = 2048
 DEFAULT_MAX_TOKENS = 256
 MOST_TOP_LOGPROBS = 20
-
-
-class Feature(enum.Enum):
-    """What not every engine can do, in the words of its refusal."""
-
-    GRAMMAR = "answers by a grammar"
-    SUPPRESSION = "suppressed tokens and texts"
-    LOGPROBS = "log-probabilities"
-    EMBEDDING = "embeddings"
-    SCORING = "scores of given answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +32,8 @@ class EngineOptions:
     cache: Path | None = None
     # Answers at once of engines that can; 0: as many as pay, measured when the model is opened.
     streams: int = 0
+    # Told the digest of an adapter that was freed for another one.
+    freed: Callable[[str], None] = lambda digest: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +203,6 @@ class Engine(ABC):
     """Owns a loaded base model; a context manager. Used by one thread."""
 
     context_length: int
-    features: ClassVar[frozenset[Feature]] = frozenset()
 
     @classmethod
     @abstractmethod
@@ -227,25 +217,13 @@ class Engine(ABC):
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
         """Streams the answer. Closing the iterator early is fine."""
 
+    @abstractmethod
     def embed(self, request: EmbedRequest, cancelled: threading.Event) -> Iterator[Embedding]:
         """One for each text, in their order; ends early when it is cancelled."""
-        raise unsupported(Feature.EMBEDDING.value)
 
+    @abstractmethod
     def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
         """One for each sample, in their order; ends early when it is cancelled."""
-        raise unsupported(Feature.SCORING.value)
-
-    def check_features(self, request: Request) -> None:
-        """Raises Refused (UNSUPPORTED_FEATURE) for what this engine cannot do."""
-        sampling = request.sampling
-        asked = {
-            Feature.GRAMMAR: request.grammar is not None,
-            Feature.SUPPRESSION: bool(sampling.suppress_tokens or sampling.suppress_texts),
-            Feature.LOGPROBS: request.top_logprobs is not None,
-        }
-        for feature, is_asked in asked.items():
-            if is_asked and feature not in self.features:
-                raise unsupported(feature.value)
 
     @abstractmethod
     def close(self) -> None:
@@ -283,9 +261,9 @@ class BatchingEngine(Engine):
         alone it always can. Raises what is wrong with it."""
 
     @abstractmethod
-    def step(self) -> list[tuple[Answer, Piece | NanofleetError]]:
-        """Computes one batch for all of them: what is new of each. One that has ended or failed is
-        over, and no longer among them."""
+    def step(self) -> Iterator[tuple[Answer, Piece | NanofleetError]]:
+        """Computes one batch for all of them: what is new of each, as soon as it is known. One that
+        has ended or failed is over, and no longer among them."""
 
     @abstractmethod
     def end(self, answer: Answer) -> None:

@@ -159,22 +159,15 @@ def nothing_left() -> InvalidRequest:
     )
 
 
-def invalid_grammar(why: str, field: str = "gbnf") -> InvalidRequest:
+def invalid_grammar(
+    why: str, field: str = "gbnf", fix: str = "Mend it, and send the request again."
+) -> InvalidRequest:
     return InvalidRequest(
         "The grammar does not compile." if field == "gbnf" else "The JSON schema cannot be used.",
         why=why,
-        fix="Mend it, and send the request again.",
+        fix=fix,
         reason=INVALID_GRAMMAR,
         field=field,
-    )
-
-
-def unsupported(what: str) -> Refused:
-    return Refused(
-        f"This engine does not know {what}.",
-        why="What it cannot do it refuses, so that no answer only looks as asked for.",
-        fix="Leave it out, or load the model with the engine llama.",
-        reason=UNSUPPORTED_FEATURE,
     )
 
 

@@ -7,6 +7,7 @@ was asked for JSON chooses JSON.
 When the grammar is complete, nothing but the end of the answer is left to choose.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import llama_cpp
@@ -21,7 +22,9 @@ from agent.tokens.vocabulary import Vocabulary
 class Grammar:
     """A Constraint of sampler.py. Remembers how far the answer is; close it after use."""
 
-    def __init__(self, asked: Gbnf | JsonSchema, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, asked: Gbnf | JsonSchema, vocabulary: Vocabulary, is_cancelled: Callable[[], bool]
+    ) -> None:
         """Raises InvalidRequest (INVALID_GRAMMAR)."""
         if isinstance(asked, JsonSchema):
             text = json_schema.grammar(asked.text)
@@ -38,6 +41,7 @@ class Grammar:
         self._owned.callback(llama_cpp.llama_sampler_free, handle)
         self._handle = SamplerHandle(handle)
         self._eos = vocabulary.eos
+        self._is_cancelled = is_cancelled
 
     @property
     def is_complete(self) -> bool:
@@ -48,7 +52,7 @@ class Grammar:
         return permits(self._handle, token)
 
     def restrict(self, candidates: Candidates) -> None:
-        candidates.apply(self._handle)
+        candidates.judge(self._handle, self._is_cancelled)
 
     def take(self, token: int) -> None:
         """The token was chosen. llama.cpp ends the process for one that is not permitted."""

@@ -1,28 +1,42 @@
 """A JSON schema as a grammar: every text of the grammar is valid by the schema.
 
 Not the other way round: properties come in the order of the schema, and none but those that it
-names. What a grammar cannot promise (``pattern``, ``minimum``, ``oneOf``, …) is refused with its
-place. The converter that comes with llama-cpp-python leaves such keywords out without a word, and
-writes a backslash in a constant wrongly.
+names. What a grammar cannot promise (``not``, ``uniqueItems``, ``multipleOf``, …) is refused with
+the keyword's place and what to write instead. The converter that comes with llama-cpp-python leaves
+such keywords out without a word, and writes a backslash in a constant wrongly.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import NoReturn, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
-from agent.inference import gbnf
-from agent.inference.failures import invalid_grammar
-from agent.inference.gbnf import LIMIT_BYTES, MOST_REPEATS, ROOT
+from agent.inference import gbnf, json_numbers, json_pattern
+from agent.inference.gbnf import LIMIT_BYTES, ROOT
+from agent.inference.json_apart import Apart
+from agent.inference.json_keywords import (
+    Schema,
+    check_alone,
+    check_known,
+    fail,
+    limits,
+    listed,
+    range_of,
+    refused,
+    text_of,
+    types_of,
+    values_of,
+)
+from agent.inference.json_numbers import Range
 from protos.errors import InvalidRequest
 
 MOST_NESTED = 32
 
-Schema: TypeAlias = Mapping[str, object]
-
 _SPACE = r'(" " | "\n" " "{0,20})?'
 _BUILT_IN = {
     "space": _SPACE,
-    "character": r'[^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})',
+    # No half of a pair: two of them would count as one character.
+    "character": r'[^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" code-unit)',
+    "code-unit": "[0-9a-cefA-CEF] [0-9a-fA-F]{3} | [dD] [0-7] [0-9a-fA-F]{2}",
     "string": r'"\"" character* "\""',
     "whole": '"0" | [1-9] [0-9]{0,15}',
     "integer": '"-"? whole',
@@ -45,38 +59,26 @@ _BUILT_IN = {
     "uuid": '[0-9a-f]{8} ("-" [0-9a-f]{4}){3} "-" [0-9a-f]{12}',
 }
 _FORMATS = ("date", "time", "date-time", "uuid")
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "number": (int, float),
-    "integer": (int,),
-    "boolean": (bool,),
-    "null": (type(None),),
-    "array": (list,),
-    "object": (dict,),
+_RANGES: Mapping[str, Callable[[Range], str]] = {
+    "integer": json_numbers.integers,
+    "number": json_numbers.numbers,
 }
-# Which type a schema without one is about.
-_HINTS = {"properties": "object", "required": "object", "additionalProperties": "object",
-          "items": "array", "minItems": "array", "maxItems": "array",
-          "minLength": "string", "maxLength": "string", "format": "string"}  # fmt: skip
-_ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated"}) | {
-    "readOnly", "writeOnly", "$schema", "$id", "$comment", "$defs", "definitions"}  # fmt: skip
-_KEYWORDS = _ANNOTATIONS | frozenset(_HINTS) | {"type", "enum", "const", "anyOf", "$ref"}
 
 
 def grammar(text: str) -> str:
     """The schema as GBNF. Raises InvalidRequest (INVALID_GRAMMAR) that names the place."""
     if len(text.encode()) > LIMIT_BYTES:
-        raise _refused(f"It has more than {LIMIT_BYTES} bytes.")
+        raise refused(f"It has more than {LIMIT_BYTES} bytes.")
     try:
         schema = json.loads(text, parse_constant=_no_number)
         json.dumps(schema, ensure_ascii=False).encode()  # half a character could not be spelled
     except (ValueError, RecursionError) as error:
-        raise _refused(f"It is no JSON: {error}.") from None
+        raise refused(f"It is no JSON: {error}.") from None
     text = _Converter(schema).text()
     try:
         gbnf.check(text)
     except InvalidRequest as error:
-        raise _refused(f"Written as a grammar: {error.why}") from None
+        raise refused(f"Written as a grammar: {error.why}") from None
     return text
 
 
@@ -106,61 +108,104 @@ class _Converter:
 
     def _found(self, pointer: str, where: str) -> object:
         if pointer != "#" and not pointer.startswith("#/"):
-            _fail(where, f"$ref {pointer!r} does not point into this schema")
+            fail(where, f"$ref {pointer!r} does not point into this schema")
         found = self._schema
         for part in pointer.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if not isinstance(found, dict) or key not in found:
-                _fail(where, f"$ref {pointer!r} points to nothing")
+                fail(where, f"$ref {pointer!r} points to nothing")
             found = found[key]
         return found
 
     def _visit(self, schema: object, where: str, depth: int) -> str:
         """The expression of a schema: one that may stand for itself, as a rule's body."""
         if depth > MOST_NESTED:
-            _fail(where, f"more than {MOST_NESTED} schemas are nested")
+            fail(where, f"more than {MOST_NESTED} schemas are nested")
         if schema is True:
             return "value"
         if not isinstance(schema, dict):
-            _fail(where, "a schema is an object, or true")
-        for keyword in schema:
-            if keyword not in _KEYWORDS:
-                _fail(where, f"{keyword!r} cannot be enforced")
+            fail(where, "a schema is an object, or true")
+        check_known(schema, where)
         if "$ref" in schema:
-            _check_alone(schema, "$ref", where)
-            return self._referred(_text(schema["$ref"], where), where)
-        if "anyOf" in schema:
-            _check_alone(schema, "anyOf", where)
-            options = _list(schema["anyOf"], f"{where}/anyOf")
-            return " | ".join(
-                self._rule(self._visit(option, f"{where}/anyOf/{number}", depth + 1))
-                for number, option in enumerate(options)
-            )
-        types = _types(schema, where)
-        if "enum" in schema or "const" in schema:
-            return _constants(schema, types, where)
+            check_alone(schema, "$ref", where)
+            return self._referred(text_of(schema["$ref"], where), where)
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                check_alone(schema, keyword, where)
+                return self._options(schema[keyword], f"{where}/{keyword}", depth)
+        types = types_of(schema, where)
+        values = values_of(schema, types, where)
+        if values is not None:
+            return " | ".join(map(_literal, values))
         return " | ".join(self._typed(name, schema, where, depth) for name in types)
+
+    def _options(self, given: object, where: str, depth: int) -> str:
+        options = listed(given, where)
+        if not options:
+            fail(where, "there is nothing to choose from")
+        if where.endswith("/oneOf"):
+            self._check_apart(options, where)
+        return " | ".join(
+            self._rule(self._visit(option, f"{where}/{number}", depth + 1))
+            for number, option in enumerate(options)
+        )
+
+    def _check_apart(self, options: Sequence[object], where: str) -> None:
+        """A grammar takes what any of them allows; so nothing may be allowed by two."""
+        apart = Apart(lambda pointer: self._found(pointer, where))
+        for number, option in enumerate(options):
+            for other, before in enumerate(options[:number]):
+                if not apart.are(before, option):
+                    fail(
+                        where,
+                        f"what its schemas {other} and {number} allow is not plainly apart",
+                        "Write anyOf, or give them different types, or a required property with "
+                        "different const values.",
+                    )
 
     def _typed(self, name: str, schema: Schema, where: str, depth: int) -> str:
         if name == "object" and schema.keys() & {"properties", "required", "additionalProperties"}:
             return self._rule(self._object(schema, where, depth))
         if name == "array":
             return self._rule(self._array(schema, where, depth))
+        if name in _RANGES and (found := range_of(schema, where)):
+            told = _RANGES[name](found)
+            if not told:
+                fail(where, f"there is no {name} between its bounds")
+            return self._rule(told)
+        if name == "string" and "pattern" in schema:
+            return self._matching(schema, where)
         if name == "string" and "format" in schema:
             return self._formatted(schema, where)
         if name == "string" and schema.keys() & {"minLength", "maxLength"}:
-            bounds = _bounds(schema, "minLength", "maxLength", where)
+            bounds = _repeat(*limits(schema, "minLength", "maxLength", where))
             return self._rule(rf'"\"" character{bounds} "\""')
         return name
 
+    def _matching(self, schema: Schema, where: str) -> str:
+        for other in ("minLength", "maxLength", "format"):
+            if other in schema:
+                fix = "Write the length into the pattern, as in ^[a-z]{2,8}$."
+                fail(f"{where}/{other}", f"{other!r} beside pattern cannot be said", fix)
+        pattern = text_of(schema["pattern"], f"{where}/pattern")
+        try:
+            return self._rule(rf'"\"" ({json_pattern.expression(pattern)}) "\""')
+        except json_pattern.PatternError as error:
+            fix = "Use characters, classes, groups, |, repetitions, and ^ and $ at the ends."
+            fail(f"{where}/pattern", f"{error}", fix)
+
     def _formatted(self, schema: Schema, where: str) -> str:
-        if schema["format"] not in _FORMATS or schema.keys() & {"minLength", "maxLength"}:
-            _fail(where, f"the format is none of {', '.join(_FORMATS)}, or has a length as well")
+        where = f"{where}/format"
+        if schema["format"] not in _FORMATS:
+            fix = "Write it as a pattern."
+            fail(where, f"the format is none of {', '.join(_FORMATS)}", fix)
+        if schema.keys() & {"minLength", "maxLength"}:
+            fail(where, "a format has its length already", "Leave the length out.")
         return self._rule(rf'"\"" {schema["format"]} "\""')
 
     def _array(self, schema: Schema, where: str, depth: int) -> str:
         item = self._rule(self._visit(schema.get("items", True), f"{where}/items", depth + 1))
-        least, most = _limits(schema, "minItems", "maxItems", where)
+        least, most = limits(schema, "minItems", "maxItems", where)
         if most == 0:
             return '"[" space "]"'
         more = _repeat(max(least - 1, 0), None if most is None else most - 1)
@@ -170,8 +215,9 @@ class _Converter:
     def _object(self, schema: Schema, where: str, depth: int) -> str:
         named = schema.get("properties", {})
         if not isinstance(named, dict):
-            _fail(where, "properties is an object")
-        required = [_text(name, where) for name in _list(schema.get("required", []), where)]
+            fail(f"{where}/properties", "properties is an object")
+        names = listed(schema.get("required", []), f"{where}/required")
+        required = [text_of(name, f"{where}/required") for name in names]
         properties: dict[str, object] = {**named, **{n: True for n in required if n not in named}}
         if not properties:
             return self._map(schema.get("additionalProperties", True), where, depth)
@@ -207,91 +253,15 @@ class _Converter:
         return f"({' | '.join(firsts)})?"
 
 
-def _types(schema: Schema, where: str) -> Sequence[str]:
-    if "type" not in schema:
-        hinted = dict.fromkeys(_HINTS[keyword] for keyword in schema if keyword in _HINTS)
-        return list(hinted) or ["value"]
-    given = schema["type"]
-    names = [_text(name, where) for name in (given if isinstance(given, list) else [given])]
-    for name in names:
-        if name not in _TYPES:
-            _fail(where, f"{name!r} is no type")
-    if not names:
-        _fail(where, "there is no type")
-    for keyword in schema:
-        if keyword in _HINTS and _HINTS[keyword] not in names:
-            _fail(where, f"{keyword!r} is not about {' or '.join(names)}")
-    return names
-
-
-def _constants(schema: Schema, types: Sequence[str], where: str) -> str:
-    values = _list(schema["enum"], where) if "enum" in schema else [schema["const"]]
-    for value in values:
-        if types != ["value"] and not any(_is(value, name) for name in types):
-            _fail(where, f"{json.dumps(value)} is not of the type {' or '.join(types)}")
-    if schema.keys() & _HINTS.keys() or {"enum", "const"} <= schema.keys():
-        _fail(where, "beside given values other keywords cannot be enforced")
-    return " | ".join(_literal(value) for value in values)
-
-
-def _is(value: object, name: str) -> bool:
-    return isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
-
-
 def _literal(value: object) -> str:
     """A JSON value as a text of GBNF."""
     text = json.dumps(value, ensure_ascii=False)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _limits(schema: Schema, low: str, high: str, where: str) -> tuple[int, int | None]:
-    found: list[int | None] = []
-    for keyword in (low, high):
-        value = schema.get(keyword)
-        if value is not None and not (_is(value, "integer") and int(str(value)) >= 0):
-            _fail(where, f"{keyword} is a number from 0")
-        found.append(None if value is None else int(str(value)))
-        if (found[-1] or 0) > MOST_REPEATS:
-            _fail(where, f"{keyword} is above {MOST_REPEATS}")
-    least, most = found[0] or 0, found[1]
-    if most is not None and least > most:
-        _fail(where, f"{low} is more than {high}")
-    return least, most
-
-
-def _bounds(schema: Schema, low: str, high: str, where: str) -> str:
-    return _repeat(*_limits(schema, low, high, where))
-
-
 def _repeat(least: int, most: int | None) -> str:
     return f"{{{least},{'' if most is None else most}}}"
 
 
-def _check_alone(schema: Schema, keyword: str, where: str) -> None:
-    others = [other for other in schema if other != keyword and other not in _ANNOTATIONS]
-    if others:
-        _fail(where, f"{others[0]!r} beside {keyword} cannot be enforced")
-
-
-def _list(value: object, where: str) -> list[object]:
-    if not isinstance(value, list):
-        _fail(where, "a list is expected")
-    return value
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        _fail(where, f"{json.dumps(value)} is no text")
-    return value
-
-
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
-
-
-def _fail(where: str, what: str) -> NoReturn:
-    raise _refused(f"At {where}: {what}.")
-
-
-def _refused(why: str) -> InvalidRequest:
-    return invalid_grammar(why, field="json_schema")

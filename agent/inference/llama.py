@@ -18,7 +18,6 @@ from math import inf
 from pathlib import Path
 
 import llama_cpp
-import numpy as np
 
 from agent.inference import batching, binding, failures
 from agent.inference.adapters import AdapterPool
@@ -32,7 +31,6 @@ from agent.inference.engine import (
     Embedding,
     EmbedRequest,
     EngineOptions,
-    Feature,
     Message,
     Piece,
     Request,
@@ -41,7 +39,7 @@ from agent.inference.engine import (
 )
 from agent.inference.prompt import Prompts
 from agent.inference.reading import Reader
-from agent.inference.sequences import Sequences
+from agent.inference.sequences import Sequences, key_of
 from agent.inference.streams import News, Stream, Streams
 from agent.tokens.vocabulary import ModelHandle, Vocabulary
 from protos.errors import InternalError, InvalidRequest, NanofleetError, OutOfMemory
@@ -55,8 +53,6 @@ PROBES_S = 0.3
 
 
 class LlamaEngine(BatchingEngine):
-    features = frozenset(Feature)
-
     def __init__(
         self, base: Path, options: EngineOptions, clock: Callable[[], float] = time.perf_counter
     ) -> None:
@@ -73,10 +69,12 @@ class LlamaEngine(BatchingEngine):
             self._choices = ChoiceMaker(self.vocabulary)
             self._context = Context(model, options, SEQUENCES)
             owned.callback(self._context.close)
-            self._adapters = AdapterPool(model, self._context.take_off)
+            self._adapters = AdapterPool(model, self._context.take_off, options.freed)
             owned.callback(self._adapters.close)
             self._sequences = Sequences(self._context, self.context_length, SEQUENCES)
-            self._reader = Reader(self._context, self._sequences)
+            self._reader = Reader(
+                self._context, self._prompts, self._sequences, self._wear, self.context_length
+            )
             self._streams = Streams(self._context, self._sequences, clock)
             self._worn: Hashable = None
             self._warm_up(base)
@@ -104,12 +102,12 @@ class LlamaEngine(BatchingEngine):
             self.end(stream)
 
     def begin(self, request: Request, cancelled: threading.Event) -> Stream | None:
-        if self._streams and _key(request.adapter) != self._worn:
+        if self._streams and key_of(request.adapter) != self._worn:
             return None
         prompt = self._prompts.checked(request, self.context_length)
         limit = min(request.max_tokens, self.context_length - len(prompt))
         with ExitStack() as owned:
-            choice = self._choices.make(request, prompt)
+            choice = self._choices.make(request, prompt, cancelled.is_set)
             owned.callback(choice.close)
             self._wear(request.adapter)
             turn = self._sequences.claim(self._worn, prompt, limit)
@@ -120,7 +118,7 @@ class LlamaEngine(BatchingEngine):
         self._streams.add(stream)
         return stream
 
-    def step(self) -> list[News]:
+    def step(self) -> Iterator[News]:
         return self._streams.step()
 
     def end(self, answer: Answer) -> None:
@@ -128,49 +126,20 @@ class LlamaEngine(BatchingEngine):
         self._streams.end(answer)
 
     def embed(self, request: EmbedRequest, cancelled: threading.Event) -> Iterator[Embedding]:
-        texts = [self._prompts.plain(text) for text in request.texts]
-        self._check_lengths(texts, "texts")
-        self._wear(request.adapter)
-        for tokens in texts:
-            mean = self._reader.mean_hidden_state(self._worn, tokens, cancelled)
-            if mean is None:
-                return
-            length = float(np.linalg.norm(mean)) if request.normalized else 1.0
-            yield Embedding((mean / (length or 1.0)).tolist(), len(tokens))
+        return self._reader.embed(request, cancelled)
 
     def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
-        samples = [self._prompts.parts(sample) for sample in request.samples]
-        parts = [part for sample in samples for part in sample]
-        self._check_lengths([before + scored for before, scored in parts], "items")
-        self._wear(request.adapter)
-        for sample in samples:
-            total, tokens = 0.0, 0
-            for before, scored in sample:
-                # Nothing stands before the first token from which to predict it.
-                first = max(1, len(before))
-                whole = before + scored
-                found = self._reader.logprob_sum(self._worn, whole, first, cancelled)
-                if found is None:
-                    return
-                total, tokens = total + found, tokens + len(whole) - first
-            yield Score(total, tokens, len(before))
+        return self._reader.score(request, cancelled)
 
     def close(self) -> None:
         self._owned.close()
-
-    def _check_lengths(self, texts: Sequence[Sequence[int]], field: str) -> None:
-        if not texts:
-            raise failures.nothing_to_read(field)
-        longest = max(map(len, texts))
-        if longest > self.context_length:
-            raise failures.text_too_long(longest, self.context_length, field)
 
     def _wear(self, adapter: Adapter | None) -> None:
         if adapter is None:
             self._context.wear(None)
         else:
             self._context.wear(self._adapters.get(adapter), adapter.scale)
-        self._worn = _key(adapter)
+        self._worn = key_of(adapter)
 
     def _warm_up(self, base: Path) -> None:
         """One token: reads the weights into the page cache and shows whether they work at all."""
@@ -200,11 +169,6 @@ class LlamaEngine(BatchingEngine):
         for sequence in range(streams):
             self._context.drop(sequence)
         return took_s
-
-
-def _key(adapter: Adapter | None) -> Hashable:
-    """What a cached prefix belongs to, beside its tokens."""
-    return (adapter.digest, adapter.scale) if adapter else None
 
 
 def _load(base: Path) -> ModelHandle:

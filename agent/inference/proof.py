@@ -22,6 +22,7 @@ from typing import Protocol
 from agent.inference import engines
 from agent.inference.engine import Engine, EngineOptions, Request
 from artifacts import durable
+from artifacts.persisting import Point
 from protos.errors import WorkerFailed
 
 FOLDER = Path(__file__).with_name("golden")
@@ -49,7 +50,7 @@ def prove(name: str, engine_type: Opens, cache: Path | None) -> None:
     if note:
         try:
             durable.make_folder(note.parent)
-            durable.write_bytes(note, build.encode())
+            durable.write_bytes(note, build.encode(), Point.ENGINE_PROVED)
         except OSError as error:
             sys.stderr.write(f"The proof of {name} is not kept and will be made again: {error}.\n")
 

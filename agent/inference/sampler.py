@@ -77,7 +77,7 @@ class Constraint(Protocol):
     def permits(self, token: int) -> bool: ...
 
     def restrict(self, candidates: Candidates) -> None:
-        """Makes minus infinity of the logits that are not permitted."""
+        """Makes minus infinity of the logits that are not permitted. Raises Interrupted."""
 
     def take(self, token: int) -> None:
         """The token is a part of the answer."""

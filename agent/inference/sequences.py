@@ -3,10 +3,16 @@
 from collections.abc import Hashable, Sequence
 from typing import Protocol
 
+from agent.inference.engine import Adapter
 from agent.inference.failures import adapter_not_finite, base_not_finite
 from agent.inference.prefix import PrefixCache
 from agent.inference.turn import Turn
 from protos.errors import Refused
+
+
+def key_of(adapter: Adapter | None) -> Hashable:
+    """What a cached prefix belongs to, beside its tokens."""
+    return (adapter.digest, adapter.scale) if adapter else None
 
 
 class Cells(Protocol):

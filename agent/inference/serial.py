@@ -20,13 +20,25 @@ from pathlib import Path
 import numpy as np
 
 from agent.inference import binding, failures
-from agent.inference.candidates import LooseRow
+from agent.inference.candidates import Interrupted, LooseRow
 from agent.inference.choice import Choice, ChoiceMaker
 from agent.inference.completion import Completion
-from agent.inference.decoder import BATCH_TOKENS, Decoder, Logits
-from agent.inference.engine import Engine, EngineOptions, Feature, Finish, Message, Piece, Request
+from agent.inference.decoder import BATCH_TOKENS, Decoder, Row
+from agent.inference.engine import (
+    Embedding,
+    EmbedRequest,
+    Engine,
+    EngineOptions,
+    Finish,
+    Message,
+    Piece,
+    Request,
+    Score,
+    ScoreRequest,
+)
 from agent.inference.prompt import Prompts
-from agent.inference.sequences import Sequences
+from agent.inference.reading import Reader
+from agent.inference.sequences import Sequences, key_of
 from agent.inference.turn import Turn
 from agent.tokens import vocabulary as vocabularies
 from artifacts import base_model
@@ -41,8 +53,6 @@ MakeDecoder = Callable[[BaseModel, EngineOptions], Decoder]
 
 
 class SerialEngine(Engine):
-    features = frozenset((Feature.GRAMMAR, Feature.SUPPRESSION, Feature.LOGPROBS))
-
     def __init__(
         self,
         path: Path,
@@ -61,6 +71,8 @@ class SerialEngine(Engine):
             owned.callback(self._decoder.close)
             self._sequences = Sequences(self._decoder, self.context_length, SEQUENCES)
             self._choices = ChoiceMaker(self.vocabulary)
+            wear, length = self._decoder.wear, self.context_length
+            self._reader = Reader(self._decoder, self._prompts, self._sequences, wear, length)
             self._warm_up(path)
             self._owned = owned.pop_all()
 
@@ -68,48 +80,56 @@ class SerialEngine(Engine):
         return self._prompts.tokens(prompt)
 
     def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
-        self.check_features(request)
         prompt = self._prompts.checked(request, self.context_length)
         limit = min(request.max_tokens, self.context_length - len(prompt))
-        with closing(self._choices.make(request, prompt)) as choice:
+        with closing(self._choices.make(request, prompt, cancelled.is_set)) as choice:
             self._decoder.wear(request.adapter)
             turn = self._begin(request, prompt, limit)
+            self._decoder.watch(cancelled.is_set)
             try:
-                yield from self._answer(turn, choice, Completion(request.stop, limit), cancelled)
+                yield from self._answer(turn, choice, Completion(request.stop, limit))
             finally:
+                self._decoder.watch(None)
                 self._sequences.release(turn)
+
+    def embed(self, request: EmbedRequest, cancelled: threading.Event) -> Iterator[Embedding]:
+        return self._reader.embed(request, cancelled)
+
+    def score(self, request: ScoreRequest, cancelled: threading.Event) -> Iterator[Score]:
+        return self._reader.score(request, cancelled)
 
     def close(self) -> None:
         self._owned.close()
 
     def _warm_up(self, path: Path) -> None:
         """One token: shows whether the weights work at all."""
-        if not isfinite(np.max(self._decoder.decode(0, [max(self.vocabulary.bos, 0)], 0))):
+        rows = self._decoder.logit_rows(0, [max(self.vocabulary.bos, 0)], 0)
+        if rows is None or not isfinite(np.max(rows[0])):
             raise failures.unusable_base(path.name)
         self._decoder.drop(0)
 
     def _begin(self, request: Request, prompt: list[int], limit: int) -> Turn:
         """Makes room in the attention cache and takes over what it holds of the prompt."""
-        key = (request.adapter.digest, request.adapter.scale) if request.adapter else None
-        turn = self._sequences.claim(key, prompt, limit)
+        turn = self._sequences.claim(key_of(request.adapter), prompt, limit)
         if turn is None:
             raise InternalError("The engine was asked for one answer while it gives another.")
         return turn
 
-    def _answer(
-        self, turn: Turn, choice: Choice, completion: Completion, cancelled: threading.Event
-    ) -> Iterator[Piece]:
+    def _answer(self, turn: Turn, choice: Choice, completion: Completion) -> Iterator[Piece]:
         finish = None
         while finish is None:
-            logits = self._advance(turn, cancelled)
+            logits = self._advance(turn)
             if logits is None:
                 finish = Finish.CANCELED
                 break
             began_s = self._clock()
             if not isfinite(np.max(logits)):
                 raise self._sequences.poisoned(turn)
-            # What lies beyond the vocabulary is padding.
-            finish = choice.extend(completion, LooseRow(logits[: self.vocabulary.size]))
+            try:
+                # What lies beyond the vocabulary is padding.
+                finish = choice.extend(completion, LooseRow(logits[: self.vocabulary.size]))
+            except Interrupted:
+                finish = Finish.CANCELED
             turn.spend(self._clock() - began_s, decoding=True)
             if finish is None:
                 turn.pending = completion.tokens[-1:]
@@ -117,17 +137,15 @@ class SerialEngine(Engine):
                     yield piece
         yield completion.last(finish, turn.usage(len(completion.tokens)))
 
-    def _advance(self, turn: Turn, cancelled: threading.Event) -> Logits | None:
+    def _advance(self, turn: Turn) -> Row | None:
         """Computes what is pending after what the sequence holds; None when it was cancelled."""
-        logits = None
+        rows = None
         decoding = turn.is_decoding
         began_s = self._clock()
-        while turn.pending:
-            if cancelled.is_set():
-                logits = None
+        while part := turn.pending[:BATCH_TOKENS]:
+            rows = self._decoder.logit_rows(turn.sequence, part, len(turn.held))
+            if rows is None:
                 break
-            part = turn.pending[:BATCH_TOKENS]
-            logits = self._decoder.decode(turn.sequence, part, len(turn.held))
             turn.computed(len(part))
         turn.spend(self._clock() - began_s, decoding=decoding)
-        return logits
+        return rows[0] if rows else None

@@ -1,5 +1,6 @@
 """The messages of the pipe to the engine's own types, and back."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -45,13 +46,16 @@ FINISH_REASONS = {
 }
 
 
-def options(message: worker_pb2.OpenModel, spare_threads: int) -> EngineOptions:
+def options(
+    message: worker_pb2.OpenModel, spare_threads: int, freed: Callable[[str], None]
+) -> EngineOptions:
     """``spare_threads``: how many to use when the command does not say."""
     return EngineOptions(
         message.context_length or DEFAULT_CONTEXT_LENGTH,
         message.threads or spare_threads,
         Path(message.cache_folder) if message.cache_folder else None,
         message.streams,
+        freed,
     )
 
 
@@ -103,6 +107,10 @@ def score(request_id: int, index: int, found: Score) -> worker_pb2.InferenceRepo
     return worker_pb2.InferenceReport(
         score=worker_pb2.ScoreReport(request_id=request_id, response=response)
     )
+
+
+def adapter_freed(digest: str) -> worker_pb2.InferenceReport:
+    return worker_pb2.InferenceReport(adapter_freed=worker_pb2.AdapterFreed(adapter_digest=digest))
 
 
 def failure(request_id: int, error: NanofleetError) -> worker_pb2.InferenceReport:

@@ -59,7 +59,9 @@ def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
         os.environ.setdefault(name, value)
     name = command.engine or engines.DEFAULT
     engine_type = engines.imported(name)
-    options = wire.options(command, _spare_threads())
+    options = wire.options(
+        command, _spare_threads(), lambda digest: reports.write(wire.adapter_freed(digest))
+    )
     proof.prove(name, engine_type, options.cache)
     engine = engine_type.open(Path(command.base_path), options)
     memory = residency.measure()

@@ -1,7 +1,8 @@
 """The kinds of things that are done to a machine, each of which can be printed before it is done.
 
 A step that finds its work done says so and does nothing, so that installing twice changes nothing
-and an installation that broke off goes on where it was.
+and an installation that broke off goes on where it was. A unit that is empty after a power cut
+would never start again, so files are written durably.
 """
 
 import os
@@ -14,7 +15,12 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.install.place import USER, Place
+from artifacts import durable
+from artifacts.persisting import Point
 from protos.errors import NotFound, Refused
+
+# Of folders of the system that are missing.
+_OPEN = 0o755
 
 
 class Step(Protocol):
@@ -42,11 +48,8 @@ class WriteFile:
         return self.path.is_file() and self.path.read_text() == self.text
 
     def do(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(f".{self.path.name}.new")
-        fresh.write_text(self.text)
-        fresh.chmod(self.mode)
-        fresh.replace(self.path)
+        durable.make_folder(self.path.parent, _OPEN)
+        durable.write_bytes(self.path, self.text.encode(), Point.SERVICE_WRITTEN, self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class MakeFolder:
         return self.path.is_dir() and self.path.stat().st_mode & 0o7777 == self.mode
 
     def do(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.path.parent, _OPEN)
+        durable.make_folder(self.path, self.mode)
         self.path.chmod(self.mode)
 
 
@@ -101,9 +105,11 @@ class Link:
         return self.path.is_symlink() and self.path.readlink() == self.target
 
     def do(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.path.parent, _OPEN)
         self.path.unlink(missing_ok=True)
-        self.path.symlink_to(self.target)
+        with Point.SERVICE_ENABLED:
+            self.path.symlink_to(self.target)
+            durable.sync_folder(self.path.parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ UMask=0077
 
 Restart=always
 RestartSec=5
-# Fed by progress of the event loop, the journal and the running job (agent/watchdog.py).
+# Fed by progress of the event loop, the journal and the running job (agent/heartbeat.py).
 WatchdogSec=120
 # An SD card takes its time.
 TimeoutStartSec=180

@@ -9,9 +9,11 @@
     rehearsed                  the plan; a worker that waits goes on when llama.cpp has spoken with
                                its trial adapter, else Broke: GATE_FAILED
     finished                   the adapter is put into the store, then Finished
-    stopped                    Stopped
-    failed                     Broke with the worker's cause
-    (the end of the pipe)      Broke: CANCELED when we killed it, OOM when it is proved, else
+    stopped                    Stopped: by us, or because the job's lease has ended
+    failed                     Broke with the worker's cause; OOM when it is proved that a child
+                               of the worker died of it
+    (the end of the pipe)      Finished when its adapter is complete; else Broke: CANCELED when we
+                               killed it, TIMEOUT when it hung, OOM when it is proved, else
                                WORKER_CRASH
 
 The adapter is in the store, complete, before the job is said to have succeeded; a death in between
@@ -32,12 +34,16 @@ from agent.jobs.journal import Account, Entry
 from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import NOT_SERVED, spoken
 from agent.memory.arbiter import Decision
+from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
+from agent.workers.watchdog import Watchdog
 from artifacts import durable
+from protos.causes import POLICIES
 from protos.errors import DiskFull, NanofleetError, OutOfMemory
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
+    Circumstances,
     Decided,
     JobEvent,
     JobResult,
@@ -46,6 +52,7 @@ from protos.nanofleet.v1.job_pb2 import (
     TrainProgress,
 )
 from protos.nanofleet.v1.worker_pb2 import (
+    ExtendLease,
     PauseTraining,
     ResumeTraining,
     StartTraining,
@@ -66,6 +73,7 @@ SPEECH_LOG_NAME = "rehearsal.log"
 _GOODBYE_S = 10.0
 # What a runaway worker may put into the journal; all of it is in the worker's log.
 _MOST_LOG_LINES = 200
+_LEASE_ENDED = "Its lease ended: no controller was heard in time. It goes on when one is."
 # The last words of allocators that end the process instead of raising an error.
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "NvMapMemAlloc", "bad_alloc")
 
@@ -94,14 +102,20 @@ class Attempt:
         self._means = means
         self._name = entry.job.spec.name
         self._is_rehearsed = entry.job.rehearsal.HasField("plan")
-        self._train = spec.shrunk(entry.job.spec.train, entry.standing.shrinks)
+        self._spec = entry.job.spec
+        self._takes_least = entry.standing.shrinks > 0
+        train = entry.job.spec.train
+        self._train = spec.least_memory(train) if self._takes_least else train
         self._folder = means.jobs / entry.job.id
         self._worker: Worker[TrainingReport] | None = None
         self._stop_asked = False
         self._killed = False
+        self._hung = False
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
+        # Of the board, once the worker is gone.
+        self._circumstances: Circumstances | None = None
         # llama.cpp with the trial adapter, while the worker waits.
         self._speech: asyncio.Task[PlanCheck] | None = None
         # Waiting for its memory.
@@ -109,8 +123,8 @@ class Attempt:
         self._suspended = False
         # Set while the worker computes nothing and has given its workspace back.
         self._rests = asyncio.Event()
-        # When its worker was started, reported last, or was to go on; of the loop's clock.
-        self._heard_s: float | None = None
+        # Until the worker's end is known.
+        self._watching: Watchdog | None = None
 
     @property
     def pid(self) -> int | None:
@@ -118,15 +132,14 @@ class Attempt:
 
     @property
     def silent_s(self) -> float | None:
-        """For how long a report of the worker has been due; None while none is: it has not been
-        started, or rests."""
-        if self._heard_s is None or self._rests.is_set():
-            return None
-        return asyncio.get_running_loop().time() - self._heard_s
+        """For how long the worker has shown no sign of life; None while there is no worker."""
+        return self._watching.silent_s if self._watching else None
 
     async def run(self) -> Ending:
-        """Runs the worker to its end. Cancelled, it kills the worker first."""
-        energy_before_j = self._means.energy_j()
+        """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
+        for what an older agent took and this one cannot run."""
+        spec.check(self._spec)
+        observed = self._means.observe()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
             start = await self._means.start_of(self._name, self._train, self._folder)
@@ -136,7 +149,8 @@ class Attempt:
         finally:
             self._rests.set()
             self._means.leave()
-        return await self._ending(last, exit, energy_before_j)
+            self._circumstances = observed()
+        return await self._ending(last, exit)
 
     @property
     def yields(self) -> bool:
@@ -155,6 +169,11 @@ class Attempt:
         self._suspended = False
         if self._worker is not None and self._speech is None:
             await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
+
+    async def extend_lease(self, end_ns: int) -> None:
+        if self._worker is not None:
+            lease = ExtendLease(until_boottime_ns=end_ns)
+            await _send(self._worker, TrainingCommand(extend_lease=lease))
 
     async def tell(self, decision: Decision) -> None:
         told = Decided(act=decision.act.value, reason=decision.reason)
@@ -200,22 +219,27 @@ class Attempt:
     def _not_started(self) -> Ending:
         if self._killed:
             canceled = states.Broke(job_pb2.CAUSE_CANCELED)
-            return Ending(canceled, Account(states.POLICIES[job_pb2.CAUSE_CANCELED].sentence))
+            return Ending(canceled, Account(POLICIES[job_pb2.CAUSE_CANCELED].sentence))
         return Ending(states.Stopped(), Account("Stopped while it waited for memory."))
 
     async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
         start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
+        start.least_memory = self._takes_least
         worker = self._worker = await self._launched()
-        self._hear()
         try:
-            await self._begin(worker, start)
-            last = await self._follow(worker)
+            async with watchdog.watching(worker, self._rests.is_set) as watching:
+                self._watching = watching
+                await self._begin(worker, start)
+                last = await self._follow(worker, watching)
+            self._hung = watching.hung
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
         except BaseException:
             worker.kill()
             await worker.wait()
             raise
+        finally:
+            self._watching = None
         return last, exit
 
     async def _launched(self) -> Worker[TrainingReport]:
@@ -232,16 +256,18 @@ class Attempt:
         """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
+        start.lease_until_boottime_ns = self._means.leases.end_ns(self.job_id)
         await _send(worker, TrainingCommand(start=start))
         if self._suspended:
             await _send(worker, TrainingCommand(pause=PauseTraining()))
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
 
-    async def _follow(self, worker: Worker[TrainingReport]) -> TrainingReport:
+    async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
         try:
             async for report in worker.reports():
+                watching.reports += 1
                 if report.WhichOneof("report") in ("finished", "stopped", "failed"):
                     return report
                 await self.note(report)
@@ -259,7 +285,6 @@ class Attempt:
 
     async def note(self, report: TrainingReport) -> None:
         """Takes in a report that does not end the attempt."""
-        self._hear()
         journal = self._means.records.journal
         match report.WhichOneof("report"):
             case "progress":
@@ -341,33 +366,57 @@ class Attempt:
         kept = f"The checkpoint of step {self.progress.step} was kept."
         return WorkerFailed(cause=cause, message=f"{error} {kept}")
 
-    def _hear(self) -> None:
-        self._heard_s = asyncio.get_running_loop().time()
-
     def _observe(self, progress: TrainProgress) -> None:
         self.progress = progress
         self.tokens_per_s = progress.tokens_per_s
         self._means.measured(progress.anonymous_bytes)
         self._peak_anonymous_bytes = max(self._peak_anonymous_bytes, progress.anonymous_bytes)
 
-    async def _ending(
-        self, last: TrainingReport, exit: Exit, energy_before_j: float | None
-    ) -> Ending:
+    async def _ending(self, last: TrainingReport, exit: Exit) -> Ending:
         match last.WhichOneof("report"):
             case "finished":
                 result = last.finished.result
-                energy_j = self._means.energy_j()
-                if energy_j is not None and energy_before_j is not None:
-                    result.energy_j = energy_j - energy_before_j
+                self._stamp(result)
                 return await self._kept(Path(last.finished.adapter_path), result, exit)
             case "stopped":
                 message = f"Stopped after step {last.stopped.step}."
+                if last.stopped.lease_ended:
+                    message += " " + _LEASE_ENDED
                 return Ending(states.Stopped(), self._account(exit, message))
             case "failed":
+                if last.failed.cause == job_pb2.CAUSE_WORKER_CRASH and exit.out_of_memory:
+                    last.failed.cause = job_pb2.CAUSE_OOM  # of a child of the worker
                 return self._broken(last.failed, exit)
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
-        return self._broken(_death(exit), exit)
+        if self._hung:
+            message = watchdog.said("training")
+            hung = WorkerFailed(cause=job_pb2.CAUSE_TIMEOUT, message=message)
+            return self._broken(hung, exit)
+        return await self._adopted(exit) or self._broken(_death(exit), exit)
+
+    async def _adopted(self, exit: Exit) -> Ending | None:
+        """The result of a worker that died between its rename and its report. None: there is none,
+        or it cannot be kept now, and the next attempt packs it again."""
+        try:
+            result = await asyncio.to_thread(
+                results.found, self._means.store, self._folder, self.job_id, self._spec
+            )
+        except NanofleetError as error:
+            _LOG.warning("job %s: its result cannot be kept now: %s", self.job_id, error)
+            return None
+        if result is None:
+            return None
+        self._stamp(result)
+        message = f"Finished; the worker ended with {exit} before it could say so."
+        return Ending(states.Finished(), self._account(exit, message, result))
+
+    def _stamp(self, result: JobResult) -> None:
+        """With what the board was like: the figures are of no use without it."""
+        if self._circumstances is not None:
+            result.circumstances.CopyFrom(self._circumstances)
+            if self._circumstances.HasField("energy_j"):
+                result.energy_j = self._circumstances.energy_j
 
     async def _kept(self, adapter: Path, result: JobResult, exit: Exit) -> Ending:
         result.peak_rss_bytes = max(result.peak_rss_bytes, exit.peak_rss_bytes)
@@ -382,12 +431,19 @@ class Attempt:
         return Ending(states.Finished(), account)
 
     def _broken(self, failed: WorkerFailed, exit: Exit) -> Ending:
-        event = states.Broke(failed.cause, can_shrink=spec.smaller(self._train) is not None)
-        return Ending(event, self._account(exit, failed.message))
+        return Ending(states.Broke(failed.cause), self._account(exit, failed.message))
 
     def _account(self, exit: Exit, message: str, result: JobResult | None = None) -> Account:
         peak_rss_bytes = max(exit.peak_rss_bytes, self.progress.peak_rss_bytes)
-        return Account(message, result, exit.log_tail, peak_rss_bytes, self._peak_anonymous_bytes)
+        return Account(
+            message,
+            result,
+            exit.log_tail,
+            peak_rss_bytes,
+            self._peak_anonymous_bytes,
+            self._means.conditions(self.job_id),
+            self._circumstances,
+        )
 
 
 async def _send(worker: Worker[TrainingReport], command: TrainingCommand) -> None:
@@ -402,7 +458,7 @@ def _death(exit: Exit) -> WorkerFailed:
     """Why a worker died that did not say it. Lack of memory is claimed only with a proof."""
     if exit.out_of_memory or any(words in exit.log_tail for words in _OUT_OF_MEMORY):
         return WorkerFailed(cause=job_pb2.CAUSE_OOM)
-    sentence = states.POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
+    sentence = POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
     message = f"{sentence} It ended with {exit}."
     return WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=message)
 

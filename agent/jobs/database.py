@@ -6,6 +6,7 @@
              │          ended, progress, result, message, rehearsal       (what people see)
     attempt  └ (job_id, number) ─ record                                  (a serialised Attempt)
     event    └ seq ─ job_id, record                                       (a serialised JobEvent)
+               seq ─ '', record                                (of the device: a DeviceEvent)
 
 SQLite with a write-ahead log: one writer, readers never wait, and a commit is one sync. Its small
 page cache is deliberate: the agent shares the board's memory with the models.
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from artifacts import headroom
+from artifacts.persisting import Point
 from protos.errors import DiskFull, InternalError, Refused
 
 SCHEMA_VERSION = 2
@@ -29,6 +31,9 @@ SCHEMA_VERSION = 2
 SYNC_EVERY = 64
 # With less than that free, SQLite has no room for its shared index, and calls it an I/O error.
 _INDEX_BYTES = 32 << 10
+
+# What SQLite says of a file that is no database any more, in contrast to one that it cannot reach.
+_DAMAGED = ("malformed", "not a database")
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -76,8 +81,12 @@ class Sync(enum.Enum):
     SOON = "NORMAL"  # with one of the next SYNC_EVERY: progress
 
 
+class Damaged(Exception):
+    """The file is no journal, or not a whole one; the text is SQLite's. See quarantine.py."""
+
+
 class Database:
-    """Blocking, and for one thread at a time."""
+    """Blocking, and for one thread at a time. Raises Damaged for a file that is not whole."""
 
     def __init__(self, path: Path, boot_id: str) -> None:
         self._path = path
@@ -87,13 +96,20 @@ class Database:
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA cache_size=-512")
+            self._check_whole()
             self.journal_id = self._opened(boot_id)
         except sqlite3.DatabaseError as error:
             self._check_room(error)
+            if any(words in str(error) for words in _DAMAGED):
+                self._db.close()
+                raise Damaged(str(error)) from None
             raise InternalError(
                 f"The journal {path} cannot be opened: {error}.",
-                fix="Check the disk; move a damaged file away and the agent starts a new journal.",
+                fix="Check the disk of the agent's state folder, and who owns it.",
             ) from None
+        except Damaged:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         self._db.close()
@@ -106,19 +122,22 @@ class Database:
         return found
 
     @contextmanager
-    def transaction(self, sync: Sync) -> Iterator[None]:
+    def transaction(self, sync: Sync, point: Point) -> Iterator[None]:
         """All of the block or nothing of it. Raises DiskFull when there is no room for it."""
         try:
             self._db.execute(f"PRAGMA synchronous={self._level(sync)}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                with point:
+                    self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as error:
+        except sqlite3.IntegrityError:
+            raise  # a defect of ours, not of the disk
+        except sqlite3.DatabaseError as error:
             self._check_room(error)
             raise InternalError(
                 f"The journal cannot be written: {error}.",
@@ -134,13 +153,19 @@ class Database:
                 fix="Free space on the device, or delete artifacts that are not needed any more.",
             ) from None
 
+    def _check_whole(self) -> None:
+        """Raises Damaged when a page is not what its neighbours say."""
+        said = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if said != "ok":
+            raise Damaged(said.replace("\n", " "))
+
     def _level(self, sync: Sync) -> str:
         self._unsynced = 0 if sync is Sync.NOW else (self._unsynced + 1) % SYNC_EVERY
         return sync.value if self._unsynced else Sync.NOW.value
 
     def _opened(self, boot_id: str) -> str:
         """Makes the schema or checks its version; returns the journal's id."""
-        with self.transaction(Sync.NOW):
+        with self.transaction(Sync.NOW, Point.JOURNAL_OPENED):
             if self.row("SELECT 1 FROM sqlite_master LIMIT 1") is None:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)

@@ -7,11 +7,12 @@ crash left without a job is removed at the next start.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.jobs import spec as specs
 from agent.jobs import states
+from agent.jobs.leases import Leases
 from agent.jobs.records import Records
 from agent.jobs.runner import Runner, full_disk_told, pin, tidy, unpin
 from agent.jobs.states import CancelAsked, PauseAsked, ResumeAsked
@@ -20,6 +21,7 @@ from artifacts import digest as digests
 from artifacts import requested
 from artifacts.store import ArtifactStore
 from protos.errors import Busy, InvalidRequest, NotFound
+from protos.lease import Instant
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL, ARTIFACT_KIND_DATASET
 from protos.nanofleet.v1.job_pb2 import Job, TrainSpec
 
@@ -35,6 +37,7 @@ class Desk:
         store: ArtifactStore,
         runner: Runner,
         jobs: Path,
+        leases: Leases,
         admit: Callable[[Path, TrainSpec], None],
     ) -> None:
         self._records = records
@@ -42,6 +45,7 @@ class Desk:
         self._store = store
         self._runner = runner
         self._jobs = jobs
+        self._leases = leases
         self._admit = admit
         self._submitting = asyncio.Lock()  # of two that bring one job, neither unpins the other's
 
@@ -66,9 +70,15 @@ class Desk:
         self._runner.wake()
         return job
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, generation: int = 0) -> Job:
+        """With a ``generation``: not, if a newer one is here."""
+        if generation:
+            job = await self._records.read(self._journal.job, specs.checked_id(job_id))
+            if job.generation > generation:
+                return job
         job = await self._asked(job_id, CancelAsked())
         if job.state in states.ENDED:
+            self._leases.forget(job.id)
             await asyncio.to_thread(tidy, self._store, self._jobs, job)
             return job
         await self._runner.heed(job, states.Wish.CANCEL)
@@ -84,6 +94,18 @@ class Desk:
         job = await self._asked(job_id, ResumeAsked())
         self._runner.wake()
         return job
+
+    async def renew_leases(self, stamp: Instant, grants: Mapping[str, int]) -> dict[str, int]:
+        """When the leases end that are held after these grants (generations by job)."""
+        ends: dict[str, int] = {}
+        for entry in await self._records.read(self._journal.entries, tuple(states.ACTIVE)):
+            job = entry.job
+            if not job.spec.lease_s or grants.get(job.id) != job.generation:
+                continue
+            if end_ns := self._leases.grant(job, stamp):
+                ends[job.id] = end_ns
+                await self._runner.extend_lease(job.id, end_ns)
+        return ends
 
     async def _asked(self, job_id: str, event: states.Event) -> Job:
         return await self._records.write(self._journal.apply, specs.checked_id(job_id), event)

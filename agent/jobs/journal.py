@@ -8,20 +8,25 @@ Blocking, and for one thread at a time; agent/jobs/records.py is the event loop'
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock, moment
-from agent.jobs import states
+from agent.jobs import quota, states
 from agent.jobs.database import Database, Sync
+from agent.jobs.device_log import DeviceLog
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
+from artifacts.persisting import Point
 from protos import rehearsal as rehearsals
+from protos.causes import POLICIES, Cause
 from protos.errors import AlreadyExists, NotFound, StaleGeneration
 from protos.nanofleet.v1.job_pb2 import (
     Attempt,
     CheckpointSaved,
+    Circumstances,
+    Conditions,
     Decided,
     Evaluated,
     Job,
@@ -44,6 +49,8 @@ class Account:
     log_tail: str = ""
     peak_rss_bytes: int = 0
     peak_anonymous_bytes: int = 0
+    last: Conditions | None = None
+    circumstances: Circumstances | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +66,16 @@ class Journal:
         self._clock = clock
         self._db = Database(path, clock.boot_id)
         self.journal_id = self._db.journal_id
+        # Events of jobs that have told something since the start; an upper bound.
+        self._counts: dict[str, int] = {}
+        self.device = DeviceLog(self._db, clock)
 
     def close(self) -> None:
         self._db.close()
 
     def submit(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> Job:
         """Queues the job. The same id and spec once more changes nothing but the generation."""
-        with self._db.transaction(Sync.NOW):
+        with self._db.transaction(Sync.NOW, Point.JOURNAL_SUBMITTED):
             row = self._row(job_id)
             if row is None:
                 self._insert(job_id, generation, spec, submitted_by)
@@ -76,41 +86,42 @@ class Journal:
 
     def apply(self, job_id: str, event: states.Event, account: Account | None = None) -> Job:
         """One step of the job's state machine, with its event; returns the job after it."""
-        with self._db.transaction(Sync.NOW):
+        with self._db.transaction(Sync.NOW, Point.JOURNAL_TRANSITION):
             self._step(job_id, event, account or Account())
         return self.job(job_id)
 
     def progress(self, job_id: str, progress: TrainProgress) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_PROGRESS):
             self._db.execute(
                 "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
             )
-            self._write(job_id, JobEvent(progress=progress))
+            if quota.is_kept(progress):
+                self._tell(job_id, JobEvent(progress=progress))
 
     def evaluated(self, job_id: str, evaluated: Evaluated) -> None:
-        with self._db.transaction(Sync.SOON):
-            self._write(job_id, JobEvent(evaluated=evaluated))
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_EVALUATED):
+            self._tell(job_id, JobEvent(evaluated=evaluated))
 
     def checkpoint(self, job_id: str, saved: CheckpointSaved) -> None:
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_CHECKPOINT):
             self._step(job_id, states.Saved(), Account())
-            self._write(job_id, JobEvent(checkpoint=saved))
+            self._tell(job_id, JobEvent(checkpoint=saved))
 
     def log(self, job_id: str, line: LogLine) -> None:
-        with self._db.transaction(Sync.SOON):
-            self._write(job_id, JobEvent(log=line))
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_LOG):
+            self._tell(job_id, JobEvent(log=LogLine(text=quota.line(line.text))))
 
     def decided(self, job_id: str, decided: Decided) -> None:
-        with self._db.transaction(Sync.SOON):
-            self._write(job_id, JobEvent(decided=decided))
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_DECIDED):
+            self._tell(job_id, JobEvent(decided=decided))
 
     def rehearsed(self, job_id: str, event: JobEvent) -> None:
         """A check of the job's rehearsal, or its plan."""
-        with self._db.transaction(Sync.SOON):
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_REHEARSED):
             rehearsal = self.job(job_id).rehearsal
             rehearsals.note(rehearsal, event)
             self._set(job_id, "rehearsal", rehearsal.SerializeToString())
-            self._write(job_id, event)
+            self._tell(job_id, event)
 
     def job(self, job_id: str) -> Job:
         return self.entry(job_id).job
@@ -127,11 +138,14 @@ class Journal:
         query = f"SELECT * FROM job {where} ORDER BY position DESC LIMIT ?"
         return [self._entry(row) for row in self._db.execute(query, (*wanted, limit)).fetchall()]
 
-    def next_queued(self) -> Entry | None:
-        """The job that has waited longest."""
-        query = "SELECT * FROM job WHERE state=? ORDER BY position LIMIT 1"
-        row = self._db.row(query, (states.QUEUED,))
-        return None if row is None else self._entry(row)
+    def next_queued(self, may_start: Callable[[Job], bool] = lambda job: True) -> Entry | None:
+        """The job that has waited longest, of those that may start."""
+        query = "SELECT * FROM job WHERE state=? ORDER BY position"
+        for row in self._db.execute(query, (states.QUEUED,)).fetchall():
+            entry = self._entry(row)
+            if may_start(entry.job):
+                return entry
+        return None
 
     def count(self, wanted: Sequence[states.State]) -> int:
         query = f"SELECT COUNT(*) FROM job WHERE state IN ({_marks(wanted)})"
@@ -139,7 +153,7 @@ class Journal:
 
     def events(self, after_seq: int, job_id: str = "", limit: int = 256) -> list[JobEvent]:
         """At most ``limit`` events with a greater number, of one job or (empty) of all."""
-        where = "AND job_id=?" if job_id else ""
+        where = "AND job_id=?" if job_id else "AND job_id<>''"
         query = f"SELECT seq, record FROM event WHERE seq>? {where} ORDER BY seq LIMIT ?"
         values = (after_seq, job_id, limit) if job_id else (after_seq, limit)
         return [_numbered(row["seq"], row["record"]) for row in self._db.execute(query, values)]
@@ -185,14 +199,18 @@ class Journal:
     ) -> None:
         """What a change of state means for the attempt, the job and the events."""
         cause = states.cause_of(event, state)
-        sentence = states.POLICIES[cause].sentence
+        sentence = POLICIES[cause].sentence
         # What the worker's end was like says nothing about a job that was cancelled.
         message = sentence if state == states.CANCELED else account.message or sentence
         now = moment(self._clock)
         if isinstance(event, states.Started):
             self._keep(job.id, Attempt(number=len(job.attempts) + 1, state=state, started=now))
         elif job.state == states.RUNNING:
-            self._keep(job.id, _ended(job.attempts[-1], now, state, cause, message, account))
+            ended = _ended(job.attempts[-1], now, state, cause, message, account)
+            if job.HasField("progress"):
+                ended.last.step = job.progress.step
+                ended.last.total_steps = job.progress.total_steps
+            self._keep(job.id, ended)
         if state in states.ENDED:
             self._set(job.id, "ended", now.SerializeToString())
         if account.result is not None:
@@ -210,6 +228,17 @@ class Journal:
             "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)",
             (job_id, attempt.number, attempt.SerializeToString()),
         )
+
+    def _tell(self, job_id: str, event: JobEvent) -> None:
+        """Appends what is no transition, within the job's quota."""
+        query = "SELECT COUNT(*) FROM event WHERE job_id=?"
+        if job_id not in self._counts:
+            self._counts[job_id] = int(self._db.execute(query, (job_id,)).fetchone()[0])
+        self._counts[job_id] += 1
+        if self._counts[job_id] < quota.MOST_EVENTS:
+            self._write(job_id, event)
+        elif self._counts[job_id] == quota.MOST_EVENTS:
+            self._write(job_id, JobEvent(log=LogLine(text=quota.REACHED)))
 
     def _write(self, job_id: str, event: JobEvent) -> None:
         """Stamps the event with job, generation, attempt and time, and appends it."""
@@ -272,7 +301,7 @@ def _ended(
     attempt: Attempt,
     now: Moment,
     state: states.State,
-    cause: states.Cause,
+    cause: Cause,
     message: str,
     account: Account,
 ) -> Attempt:
@@ -285,6 +314,9 @@ def _ended(
     attempt.log_tail = account.log_tail
     attempt.peak_rss_bytes = account.peak_rss_bytes
     attempt.peak_anonymous_bytes = account.peak_anonymous_bytes
+    attempt.last.CopyFrom(account.last or Conditions())
+    if account.circumstances is not None:
+        attempt.circumstances.CopyFrom(account.circumstances)
     return attempt
 
 

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.jobs.leases import Leases
 from agent.jobs.records import Records
 from agent.memory.residents import Trainee
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.nanofleet.v1.job_pb2 import JobPlan, TrainSpec
+from protos.nanofleet.v1.job_pb2 import Circumstances, Conditions, JobPlan, TrainSpec
 from protos.nanofleet.v1.worker_pb2 import StartTraining
 
 TRAINING_MODULE = "agent.training.worker"
@@ -29,18 +30,25 @@ class Means:
     store: ArtifactStore
     launcher: Launcher
     jobs: Path  # the folder of the jobs' folders
+    leases: Leases
     threads: int = 0  # 0: as many as there are cores
     device: str = ""  # "cpu", "cuda"; empty: the worker chooses
     usable_bytes: int = 0  # what the board has for workers
     energy_j: Callable[[], float | None] = lambda: None
+    # Begins to look at the board; what it returns ends that, and tells what was seen.
+    observe: Callable[[], Callable[[], Circumstances | None]] = lambda: lambda: None
     serves: bool = True  # llama.cpp is installed
     # A fresh control group for the worker of this name.
     limit: Callable[[str], Group | None] = lambda worker: None
     # Called around each attempt, with the job's base model: room is made for it, and given back.
     enter: Callable[[Path, TrainSpec, str, Trainee], Awaitable[None]] = _enter_nothing
     leave: Callable[[], None] = lambda: None
+    # How the board and the job's worker were when telemetry last looked.
+    conditions: Callable[[str], Conditions] = lambda job_id: Conditions()
     # What the worker was seen to take of anonymous memory.
     measured: Callable[[int], None] = lambda size_bytes: None
+    # What it is expected to take beyond its forecast, as others did.
+    above_bytes: Callable[[], int] = lambda: 0
 
     @property
     def worker_threads(self) -> int:
@@ -86,6 +94,7 @@ class PowerMeter:
 def completed(plan: JobPlan, means: Means, power_w: float | None) -> JobPlan:
     """The plan with what only the agent knows."""
     plan.usable_bytes = means.usable_bytes
+    plan.calibrated_peak_bytes = plan.peak_bytes + means.above_bytes()
     if power_w is not None:
         plan.energy_j = power_w * plan.duration_s
     return plan

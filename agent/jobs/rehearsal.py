@@ -18,6 +18,7 @@ from agent.jobs import spec as specs
 from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import spoken
 from agent.memory.arbiter import Decision
+from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
 from artifacts import durable
@@ -135,10 +136,14 @@ class Rehearsals:
         try:
             await worker.send(rehearse)
             last = TrainingReport()
-            async for report in worker.reports():
-                last = report
-                if report.WhichOneof("report") in ("check", "rehearsed"):
-                    yield report
+            async with watchdog.watching(worker) as watching:
+                async for report in worker.reports():
+                    watching.reports += 1
+                    last = report
+                    if report.WhichOneof("report") in ("check", "rehearsed"):
+                        yield report
+            if watching.hung:
+                raise errors.WorkerFailed(watchdog.said("training"))
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
         except FrameError as error:

@@ -1,7 +1,7 @@
 """The adapter that an attempt made: from the job's folder into the store.
 
-Both ways lead through here: a worker that reports its result, and a result that is found after a
-crash because the agent died before it could be journalled.
+All ways lead through here: a worker that reports its result, and a result that is found because the
+worker died before its report, or the agent before it could be journalled.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from artifacts import adapter
 from artifacts.store import ArtifactStore
 from protos.errors import NanofleetError
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_ADAPTER
-from protos.nanofleet.v1.job_pb2 import Job, JobResult
+from protos.nanofleet.v1.job_pb2 import JobResult, JobSpec
 
 ADAPTER_NAME = "adapter.tar"
 
@@ -22,7 +22,7 @@ def keep(store: ArtifactStore, path: Path, result: JobResult) -> None:
     result.adapter_size_bytes = stored.size_bytes
 
 
-def found(store: ArtifactStore, folder: Path, job: Job) -> JobResult | None:
+def found(store: ArtifactStore, folder: Path, job_id: str, spec: JobSpec) -> JobResult | None:
     """The result that lies complete in the job's folder; None when there is none of this job.
 
     What only the worker knew (times, peaks) is lost with its report; the adapter is not.
@@ -34,9 +34,9 @@ def found(store: ArtifactStore, folder: Path, job: Job) -> JobResult | None:
         manifest = adapter.read_manifest(path)
     except NanofleetError:
         return None
-    train = job.spec.train
+    train = spec.train
     made_from = (manifest.job_id, manifest.base_digest, manifest.dataset_digest)
-    if made_from != (job.id, train.base_digest, train.stages[-1].dataset_digest):
+    if made_from != (job_id, train.base_digest, train.stages[-1].dataset_digest):
         return None
     result = JobResult(
         first_loss=manifest.first_loss,

@@ -19,9 +19,16 @@ from agent.jobs.attempt import LOG_NAME, Attempt, Ending
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from artifacts.store import ArtifactStore
-from protos.errors import DiskFull, NanofleetError, Refused
-from protos.nanofleet.v1.job_pb2 import CAUSE_DISK_FULL, CAUSE_WORKER_CRASH, Job, TrainSpec
+from protos.errors import DiskFull, InvalidRequest, NanofleetError, Refused
+from protos.nanofleet.v1.job_pb2 import (
+    CAUSE_BAD_SPEC,
+    CAUSE_DISK_FULL,
+    CAUSE_WORKER_CRASH,
+    Job,
+    TrainSpec,
+)
 from protos.recipe import input_digests
 
 _LOG = logging.getLogger(__name__)
@@ -42,10 +49,10 @@ class Runner:
 
     async def run(self) -> None:
         """Runs jobs until ``stop``. Cancelled, it leaves the job to the next start."""
-        records = self._means.records
+        records, leases = self._means.records, self._means.leases
         while not self._stopping.is_set():
             self._wake.clear()
-            entry = await records.read(records.journal.next_queued)
+            entry = await records.read(records.journal.next_queued, leases.may_run)
             if entry is None:
                 await self._wake.wait()
             else:
@@ -69,6 +76,12 @@ class Runner:
         except asyncio.TimeoutError:
             attempt.kill()
             await attempt.settled.wait()
+
+    async def extend_lease(self, job_id: str, end_ns: int) -> None:
+        """Tells the worker, if the job runs, and looks at the queue again."""
+        if self.current is not None and self.current.job_id == job_id:
+            await self.current.extend_lease(end_ns)
+        self.wake()
 
     async def heed(self, job: Job, wish: states.Wish) -> None:
         """Carries a wish to the worker; returns when a cancelled job has ended."""
@@ -104,6 +117,8 @@ class Runner:
             message = str(error)
             if isinstance(error, DiskFull):
                 return Ending(states.Broke(CAUSE_DISK_FULL), Account(message))
+            if isinstance(error, InvalidRequest):
+                return Ending(states.Broke(CAUSE_BAD_SPEC), Account(message))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next job must run
             _LOG.exception("job %s", attempt.job_id)
             message = f"The attempt could not be run: {error!r}."
@@ -123,6 +138,7 @@ class Runner:
                 await asyncio.to_thread(unpin, means.store, job.id, job.spec.train)
         job = await self._journal(job.id, ending.event, ending.account)
         if job.state in states.ENDED:
+            means.leases.forget(job.id)
             with full_disk_told(job.id):
                 await asyncio.to_thread(tidy, means.store, means.jobs, job)
         return job
@@ -171,8 +187,9 @@ def tidy(store: ArtifactStore, jobs: Path, job: Job) -> None:
     unpin(store, job.id, job.spec.train)
     if job.state == states.FAILED:
         return
-    for entry in (jobs / job.id).glob("*"):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif not entry.name.startswith(LOG_NAME):
-            entry.unlink(missing_ok=True)
+    with Point.JOB_TIDIED:
+        for entry in (jobs / job.id).glob("*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif not entry.name.startswith(LOG_NAME):
+                entry.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ _MAX_NAME = 200
 _MAX_DATASET_NAME = 255
 _MOST_STAGES = 16
 _MOST_STEPS = 1 << 30
+_LONGEST_LEASE_S = 30 * 86_400
 
 
 def checked_id(job_id: str) -> str:
@@ -40,6 +41,12 @@ def parsed(data: bytes) -> JobSpec:
         spec = JobSpec.FromString(data)
     except DecodeError:
         raise InvalidRequest("The spec is not a JobSpec.", field="spec") from None
+    check(spec)
+    return spec
+
+
+def check(spec: JobSpec) -> None:
+    """As ``parsed``; also of a job that an older agent took, and this one has to run."""
     if len(spec.name) > _MAX_NAME:
         raise InvalidRequest(f"The name is longer than {_MAX_NAME} characters.", field="name")
     if not spec.HasField("train"):
@@ -48,8 +55,8 @@ def parsed(data: bytes) -> JobSpec:
             fix="Update the agent, or submit a job of kind train.",
             field="work",
         )
+    _check_ranges(("lease_s", spec.lease_s, 0, _LONGEST_LEASE_S), within="")
     _check_train(spec.train)
-    return spec
 
 
 def _check_train(train: TrainSpec) -> None:
@@ -116,31 +123,22 @@ def _check_stage(stage: TrainStage, place: str) -> None:
         raise InvalidRequest("The schedule is not set.", field=f"train.{place}schedule")
 
 
-def _check_ranges(*ranges: tuple[str, float, float, float]) -> None:
+def _check_ranges(*ranges: tuple[str, float, float, float], within: str = "train.") -> None:
     for field, value, least, most in ranges:
         if not (math.isfinite(value) and least <= value <= most):
             raise InvalidRequest(
                 f"{field} is {value}; it must lie between {least} and {most}.",
-                field=f"train.{field}",
+                field=f"{within}{field}",
             )
 
 
-def smaller(train: TrainSpec) -> TrainSpec | None:
-    """The recipe with less memory and the very same result; None when there is none.
+def least_memory(train: TrainSpec) -> TrainSpec:
+    """The recipe with the least memory and the very same result, for the retry after OOM.
 
     Stored layers trade memory for time only. Anything else (a shorter sequence, a lower rank)
     would be another job than the one that was asked for.
     """
-    if train.stored_layers == 0:
-        return None
     less = TrainSpec()
     less.CopyFrom(train)
-    less.stored_layers = train.stored_layers // 2
+    less.stored_layers = 0
     return less
-
-
-def shrunk(train: TrainSpec, times: int) -> TrainSpec:
-    """The recipe that is run after so many retries for lack of memory."""
-    for _ in range(times):
-        train = smaller(train) or train
-    return train

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.jobs.means import Means
+from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Worker
+from agent.workers.watchdog import Watchdog
 from artifacts import base_model
 from artifacts.base_model import BaseModel
 from artifacts.store import ArtifactStore
@@ -61,7 +63,8 @@ async def spoken(means: Means, base: Path, adapter: Path, log: Path) -> PlanChec
         request = _request(speaker)
         start = StartGeneration(request_id=1, request=request, adapter_path=str(adapter))
         await worker.send(InferenceCommand(start=start))
-        said = await _answer(worker)
+        async with watchdog.watching(worker) as watching:
+            said = await _answer(worker, watching)
     finally:
         worker.kill()
         await worker.wait()
@@ -104,11 +107,12 @@ def _request(base: BaseModel) -> inference_pb2.GenerateRequest:
     return request
 
 
-async def _answer(worker: Worker[InferenceReport]) -> int:
+async def _answer(worker: Worker[InferenceReport], watching: Watchdog) -> int:
     """How many tokens were said."""
     said = 0
     try:
         async for report in worker.reports():
+            watching.reports += 1
             match report.WhichOneof("report"):
                 case "chunk":
                     said += len(report.chunk.response.token_ids)
@@ -124,6 +128,8 @@ async def _answer(worker: Worker[InferenceReport]) -> int:
             f"The inference worker sent what is no report: {error}."
         ) from None
     exit = await worker.wait(_GOODBYE_S)
+    if watching.hung:
+        raise errors.WorkerFailed(watchdog.said("inference"))
     if exit.out_of_memory:
         raise _no_memory("It was killed for it.")
     raise errors.WorkerFailed(

@@ -11,24 +11,37 @@
            │ PAUSED │ ◀──────────────────┘ for a person               ▼
            └────────┘ ─── CancelAsked (QUEUED, too) ──────────────▶ CANCELED
 
+The same as a table, which a test makes from ``apply``: to which states an event leads, by where the
+job is ("-": it cannot happen there, and is refused).
+
+    event        in QUEUED  in RUNNING                     in PAUSED  when ended
+    Started      RUNNING    -                              -          -
+    Saved        -          RUNNING                        -          -
+    Finished     -          SUCCEEDED                      -          -
+    Stopped      -          QUEUED PAUSED CANCELED         -          -
+    Broke        -          QUEUED PAUSED FAILED CANCELED  -          -
+    Interrupted  -          QUEUED PAUSED FAILED CANCELED  -          -
+    PauseAsked   PAUSED     RUNNING                        PAUSED     -
+    ResumeAsked  QUEUED     RUNNING                        QUEUED     -
+    CancelAsked  CANCELED   RUNNING                        CANCELED   unchanged
+
 A running job stops only between two micro-steps, so what was asked of it is kept as a *wish* until
 its worker has ended; the wish is journalled, and a power cut in between forgets nothing.
 
-A job that breaks goes on from its last checkpoint, as its cause allows (``POLICIES``). What bounds
-the retries is counted since that checkpoint: a job that makes progress between two power cuts may
-be cut for ever, one that does not is given up after ``MAX_TRANSITIONS``.
+A job that breaks goes on from its last checkpoint, as its cause allows (protos/causes.py). What
+bounds the retries is counted since that checkpoint: a job that makes progress between two power
+cuts may be cut for ever, one that does not is given up after ``MAX_TRANSITIONS``.
 """
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from protos.causes import POLICIES, Cause, Retry
 from protos.errors import Refused
 from protos.nanofleet.v1 import job_pb2
 
 State: TypeAlias = "job_pb2.JobState.ValueType"
-Cause: TypeAlias = "job_pb2.Cause.ValueType"
 
 QUEUED = job_pb2.JOB_STATE_QUEUED
 RUNNING = job_pb2.JOB_STATE_RUNNING
@@ -62,7 +75,9 @@ class Standing:
     wish: Wish = Wish.NONE
     transitions: int = 0  # starts and interruptions since the last checkpoint
     crashes: int = 0  # since the last checkpoint
-    shrinks: int = 0  # times that the recipe was made smaller, in all
+    shrinks: int = (
+        0  # times that it ran out of memory, in all: from the first on it takes the least
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +105,6 @@ class Broke:
     """The attempt ended other than well."""
 
     cause: Cause
-    can_shrink: bool = False  # a recipe that needs less memory exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,53 +142,6 @@ Event: TypeAlias = (
 )
 
 
-class Retry(enum.Enum):
-    NEVER = enum.auto()
-    ALWAYS = enum.auto()  # within MAX_TRANSITIONS
-    FEW = enum.auto()  # MAX_CRASHES times
-    SMALLER = enum.auto()  # MAX_SHRINKS times, with a recipe that needs less memory
-    ON_REQUEST = enum.auto()  # paused until a person has removed the cause
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    retry: Retry
-    sentence: str  # for the user, where the worker has nothing more exact to say
-
-
-POLICIES: Mapping[Cause, Policy] = {
-    job_pb2.CAUSE_UNSPECIFIED: Policy(Retry.NEVER, ""),
-    job_pb2.CAUSE_OOM: Policy(
-        Retry.SMALLER,
-        "The worker ran out of memory; use a shorter sequence_length or fewer stored_layers.",
-    ),
-    job_pb2.CAUSE_THERMAL: Policy(
-        Retry.ON_REQUEST, "The board got too hot; improve its cooling, then resume the job."
-    ),
-    job_pb2.CAUSE_POWER_LOSS: Policy(
-        Retry.ALWAYS,
-        "The device lost its power or was restarted; the job goes on from where it was.",
-    ),
-    job_pb2.CAUSE_DISK_FULL: Policy(
-        Retry.ON_REQUEST, "The disk is full; delete artifacts, then resume the job."
-    ),
-    job_pb2.CAUSE_BAD_SPEC: Policy(
-        Retry.NEVER, "The recipe cannot be run; correct the job file and submit it again."
-    ),
-    job_pb2.CAUSE_BAD_DATA: Policy(
-        Retry.NEVER, "The dataset cannot be used; correct it and submit the job again."
-    ),
-    job_pb2.CAUSE_WORKER_CRASH: Policy(
-        Retry.FEW, "The worker died unexpectedly; the end of its log says more."
-    ),
-    job_pb2.CAUSE_GATE_FAILED: Policy(
-        Retry.NEVER, "The adapter did not pass its checks; it was not kept."
-    ),
-    job_pb2.CAUSE_TIMEOUT: Policy(Retry.NEVER, "The job did not end within the time it was given."),
-    job_pb2.CAUSE_CANCELED: Policy(Retry.NEVER, "The job was cancelled."),
-}
-
-
 def apply(standing: Standing, event: Event) -> Standing:
     """The standing after the event. Raises Refused for an event that cannot be in this state."""
     match event:
@@ -187,7 +154,9 @@ def apply(standing: Standing, event: Event) -> Standing:
         case Finished() if standing.state == RUNNING:
             return replace(standing, state=SUCCEEDED, wish=Wish.NONE)
         case Stopped() if standing.state == RUNNING:
-            return _after_wish(standing, otherwise=QUEUED)
+            # As it was before the start: who makes room again and again is not at fault.
+            given_back = replace(standing, transitions=max(0, standing.transitions - 1))
+            return _after_wish(given_back, otherwise=QUEUED)
         case Broke() if standing.state == RUNNING:
             return _broken(standing, event)
         case Interrupted() if standing.state == RUNNING:
@@ -234,15 +203,14 @@ def _after_wish(standing: Standing, otherwise: State) -> Standing:
 
 
 def _broken(standing: Standing, event: Broke) -> Standing:
-    crash = event.cause == job_pb2.CAUSE_WORKER_CRASH
-    shrink = event.cause == job_pb2.CAUSE_OOM
+    retry = POLICIES[event.cause].retry
     after = replace(
         standing,
         transitions=standing.transitions + 1,
-        crashes=standing.crashes + crash,
-        shrinks=standing.shrinks + shrink,
+        crashes=standing.crashes + (retry is Retry.FEW),
+        shrinks=standing.shrinks + (retry is Retry.SMALLER),
     )
-    match POLICIES[event.cause].retry:
+    match retry:
         case Retry.NEVER:
             again = False
         case Retry.ALWAYS:
@@ -250,7 +218,7 @@ def _broken(standing: Standing, event: Broke) -> Standing:
         case Retry.FEW:
             again = after.crashes < MAX_CRASHES
         case Retry.SMALLER:
-            again = event.can_shrink and after.shrinks <= MAX_SHRINKS
+            again = after.shrinks <= MAX_SHRINKS
         case Retry.ON_REQUEST:
             after = _wishing(after, Wish.PAUSE)
             again = True
@@ -260,7 +228,8 @@ def _broken(standing: Standing, event: Broke) -> Standing:
 
 
 def _again(standing: Standing) -> Standing:
-    """Back into the queue, or where a wish leads; given up when it goes round in circles."""
-    if standing.wish is not Wish.CANCEL and standing.transitions >= MAX_TRANSITIONS:
+    """Back into the queue, or where a wish leads; given up when it goes round in circles, and there
+    is no room for one more start and its end."""
+    if standing.wish is not Wish.CANCEL and standing.transitions > MAX_TRANSITIONS - 2:
         return replace(standing, state=FAILED, wish=Wish.NONE)
     return _after_wish(standing, otherwise=QUEUED)

@@ -17,7 +17,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from agent.memory.budget import Budget, Claim, needed_bytes
+from agent.memory.budget import Budget, Claim, known, needed_bytes
 
 MB = 1_000_000
 
@@ -73,6 +73,8 @@ class Observation:
     job: Job | None = None
     model: Model | None = None
     wanted: Claim | None = None
+    # Whether somebody waits for it; else it is loaded for whoever may come.
+    is_asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,16 @@ def _serve(seen: Observation, policy: Policy) -> Decision | None:
             return Decision(Act.REFUSE_MODEL, f"{model.claim.owner} is answering.")
         return Decision(Act.UNLOAD_MODEL, f"A request wants {wanted.owner} in its place.")
     held = job.held if job else ()
+    if job is not None and not seen.is_asked:
+        # Nobody waits for it: the job has its room, also one that has yet to begin.
+        held = (job.claim,)
     there_is = seen.available_bytes - wanted.forecast.anonymous_bytes >= policy.floor_bytes
     if there_is and seen.budget.fits(wanted, held):
         return Decision(Act.LOAD_MODEL, _beside(seen.budget, wanted, held))
     beside = _beside(seen.budget, wanted, held)
     if not there_is:
         beside = f"{beside[:-1]}, and {_mb(seen.available_bytes)} are available."
-    if job is not None and held and job.yields and seen.budget.fits(wanted):
+    if job is not None and held and job.yields and seen.is_asked and seen.budget.fits(wanted):
         why = f"A request wants {wanted.owner}. {beside}"
         if job.phase is Phase.RUNNING and seen.budget.fits(wanted, [job.suspended]):
             return Decision(Act.SUSPEND_JOB, why)
@@ -228,7 +233,8 @@ def _beside(budget: Budget, claim: Claim, held: Sequence[Claim]) -> str:
     """The numbers behind a decision."""
     more_bytes = needed_bytes([*held, claim]) - needed_bytes(held)
     beside = f" beside {' and '.join(other.owner for other in held)}" if held else ""
-    return f"It needs {_mb(more_bytes)}{beside}; {_mb(budget.free_bytes(held))} are free."
+    needed = f"It needs {_mb(more_bytes)}{known(claim)}{beside}"
+    return f"{needed}; {_mb(budget.free_bytes(held))} are free."
 
 
 def _mb(size_bytes: int) -> str:

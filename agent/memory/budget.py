@@ -8,6 +8,7 @@ map the same base model share its pages, so its weights count once.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.memory.calibration import Work, measured_bytes
 from agent.memory.forecast import Forecast
 from jetson.memory import MemoryReading
 from protos.errors import OutOfMemory
@@ -25,6 +26,8 @@ class Claim:
     owner: str
     base_digest: str
     forecast: Forecast
+    # What its measurements are remembered by.
+    work: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Budget:
         more_bytes = needed_bytes([*held, claim]) - needed_bytes(held)
         raise OutOfMemory(
             f"There is not enough memory for {claim.owner}.",
-            why=f"It needs {_mb(more_bytes)}{_shared(claim, held)} and "
+            why=f"It needs {_mb(more_bytes)}{_shared(claim, held)}{known(claim)} and "
             f"{_mb(max(0, self.free_bytes(held)))} of {_mb(self.usable_bytes)} are free"
             f"{_holders(held)}; the board has {_mb(self.total_bytes)}, of which the system uses "
             f"{_mb(self.system_bytes)} and {_mb(self.reserve_bytes)} are kept in reserve.",
@@ -92,6 +95,12 @@ def shared_bytes(claim: Claim, held: Sequence[Claim]) -> int:
 def _shared(claim: Claim, held: Sequence[Claim]) -> str:
     shares = shared_bytes(claim, held) > 0
     return " more (the base model is in memory already)" if shares else ""
+
+
+def known(claim: Claim) -> str:
+    """What of a claim is not foreseen, but was measured before."""
+    above_bytes = measured_bytes(claim.forecast)
+    return f" ({_mb(above_bytes)} of it as measured before)" if above_bytes else ""
 
 
 def _holders(held: Sequence[Claim]) -> str:

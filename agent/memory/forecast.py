@@ -42,11 +42,11 @@ LORA_BYTES_PER_PARAMETER = 18
 
 # 30 MB for a vocabulary of 262,144: opened with it 94 MB, without 64.
 SERVER_BYTES_PER_VOCABULARY_TOKEN = 115
-# agent.inference.context.BATCH_TOKENS
+# agent.inference.decoder.BATCH_TOKENS
 SERVER_BATCH_TOKENS = 64
-# agent.inference.context.OUTPUT_ROWS of logits, computed and then copied: scores and embeddings
-# need all of them, an answer one.
-LLAMA_LOGIT_ROWS = 2 * 16
+# agent.inference.decoder.OUTPUT_ROWS of logits, computed and then copied: scores need all of them,
+# an answer one.
+SERVER_LOGIT_ROWS = 2 * 16
 # llama_token_data, of the sampler's candidates: llama.cpp's own, and those of a grammar.
 SERVER_CANDIDATE_BYTES = 2 * 12
 # agent.inference.adapters.KEPT, each as large as one of rank 8 on all projections (26 MB).
@@ -74,14 +74,13 @@ class Server:
     cached_bytes: int
     # Bits of a parameter in a copy of the weights, by the base's type; None: the base is mapped.
     copied_bits: Callable[[str], int] | None = None
-    logit_rows: int = 4
 
 
 # By the names of agent/inference/engines.py.
 SERVERS: Mapping[str, Server] = {
     # 30 MB anonymous and 24 MB of libraries; the rest is for the threads and arenas of larger
     # machines.
-    "llama": Server(40 * MB, 25 * MB, _FLOAT16, logit_rows=LLAMA_LOGIT_ROWS),
+    "llama": Server(40 * MB, 25 * MB, _FLOAT16),
     # 56 MB and 49 MB.
     "onnxruntime": Server(
         70 * MB, 52 * MB, _FLOAT32, lambda kind: _PACKED_BITS.get(kind, _FLOAT32_BITS)
@@ -199,7 +198,7 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
     weights        a copy of them, by engines that do not multiply in the mapped file
     KV cache       2 * layers * key width * element * context, kept whole for sliding windows, too
     compute buffer 64 tokens of one layer's activations
-    logits         4 rows or 32, and the sampler's candidates, twice
+    logits         32 rows, and the sampler's candidates, twice
     vocabulary     115 bytes a token
     adapters       four of rank 8 on all projections, in float32
     """
@@ -207,7 +206,7 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
     bits = server.copied_bits(base.file_type) if server.copied_bits else 0
     cached = _KEYS_AND_VALUES * shape.layers * shape.key_value * context_length
     adapter = shape.lora_parameters(frozenset(PROJECTIONS), SERVER_ADAPTER_RANK)
-    logit_bytes = server.logit_rows * _FLOAT32 + SERVER_CANDIDATE_BYTES
+    logit_bytes = SERVER_LOGIT_ROWS * _FLOAT32 + SERVER_CANDIDATE_BYTES
     return Forecast(
         anonymous=(
             Part("runtime", server.anonymous_bytes),

@@ -25,7 +25,7 @@ from artifacts.base_model import BaseModel
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
-__all__ = ["Facts", "Plan", "choose", "forecast_of"]
+__all__ = ["Facts", "Plan", "choose", "forecast_of", "least"]
 
 SMALLEST_HEAD_ROWS = 512
 
@@ -51,6 +51,12 @@ def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
     if plan is None:
         raise _refusal(base, spec, facts)
     return plan
+
+
+def least(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
+    """The slowest plan, which takes the least memory for the same result: for the retry after a
+    forecast that turned out wrong."""
+    return list(_fastest_first(base.block_count, spec, facts))[-1]
 
 
 def peak_bytes(base: BaseModel, spec: TrainSpec, plan: Plan, facts: Facts) -> int:
@@ -86,8 +92,8 @@ def _fastest_first(layers: int, spec: TrainSpec, facts: Facts) -> Iterator[Plan]
 
 
 def _refusal(base: BaseModel, spec: TrainSpec, facts: Facts) -> OutOfMemory:
-    least = list(_fastest_first(base.block_count, spec, facts))[-1]
-    needed_bytes = peak_bytes(base, spec, least, facts)
+    slowest = least(base, spec, facts)
+    needed_bytes = peak_bytes(base, spec, slowest, facts)
     # Rounded up: the number is typed into the job file.
     enough = f"memory_budget: {-(-needed_bytes // 10_000_000) * 10} MB"
     smaller = next((one for one in smaller_recipes(spec) if _fitting(base, one, facts)), None)
@@ -96,7 +102,7 @@ def _refusal(base: BaseModel, spec: TrainSpec, facts: Facts) -> OutOfMemory:
         fix += f"; or, within the budget, {named_changes(spec, smaller)}"
     return OutOfMemory(
         f"The recipe does not fit its memory budget of {_mb(spec.memory_budget_bytes)}.",
-        why=f"With no stored layer and {least.chunk_rows} rows of the head at a time it still "
+        why=f"With no stored layer and {slowest.chunk_rows} rows of the head at a time it still "
         f"needs {_mb(needed_bytes)}.",
         fix=f"{fix}.",
     )

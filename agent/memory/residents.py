@@ -7,16 +7,17 @@ somebody comes for memory, and once a second.
 
     enter_job, enter_model ──▶ observe ─▶ decide ─▶ carry out ─▶ observe …    granted, or refused
 
-What a worker turns out to take beyond its forecast is remembered for the next one on that base.
+What a worker turns out to take beyond its forecast is remembered for the next one on that base,
+also across restarts (calibration.py).
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from agent.memory.admission import admit_inference, admit_training
 from agent.memory.arbiter import (
@@ -31,22 +32,33 @@ from agent.memory.arbiter import (
     waits_for,
 )
 from agent.memory.budget import Budget, Claim
-from agent.memory.forecast import Part
+from agent.memory.calibration import Calibration, Work, measured_bytes, recipe_shape
+from agent.memory.calibration_file import CalibrationFile
 from agent.memory.processor import CPU, least_element_bytes
 from artifacts import base_model
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
+from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
 _LOG = logging.getLogger(__name__)
 
 _SERVED = "the served model"
-_JOB, _MODEL = "job", "model"
 _PERIOD_S = 1.0
 # For a checkpoint and the worker's end; then it is killed, and goes on at the checkpoint before.
 _STOP_S = 60.0
 # In a row, without a look at anything else.
 _MOST_DECISIONS = 8
+
+
+_OF_THE_MODEL = (Act.LOAD_MODEL, Act.REFUSE_MODEL, Act.UNLOAD_MODEL)
+
+# Takes an event of the device: where people find it.
+Tell: TypeAlias = Callable[[DeviceEvent], Awaitable[None]]
+
+
+async def tell_nobody(event: DeviceEvent) -> None:
+    """Where nothing is journalled."""
 
 
 class Trainee(Protocol):
@@ -94,9 +106,9 @@ class Reading:
     pressure_percent: float | None
 
 
-def read_board() -> Reading:
-    memory = read_memory()
-    return Reading(memory.available_bytes if memory else 0, read_pressure_percent())
+def read_board(root: Path = Path("/")) -> Reading:
+    memory = read_memory(root)
+    return Reading(memory.available_bytes if memory else 0, read_pressure_percent(root))
 
 
 @dataclass(slots=True)
@@ -111,6 +123,7 @@ class _Training:
 @dataclass(slots=True)
 class _Wanted:
     claim: Claim
+    is_asked: bool
     is_granted: bool = False
     refusal: str = ""
 
@@ -127,6 +140,8 @@ class Residents:
         cpu: Path = CPU,
         engine: str = "llama",
         shared_gpu: bool = False,
+        calibration: CalibrationFile | None = None,
+        tell: Tell = tell_nobody,
     ) -> None:
         self.budget = budget
         self._policy = policy
@@ -140,20 +155,26 @@ class Residents:
         self._server: Server | None = None
         self._lock = asyncio.Lock()  # one decision at a time
         self._changed = asyncio.Event()
-        # Bytes that were measured above the forecast, by what took them and its base.
-        self._above: dict[tuple[str, str], int] = {}
+        self._tell = tell
+        self._calibration_file = calibration
+        self._calibration = calibration.load() if calibration else Calibration()
+        self._kept = self._calibration
 
     def serve_with(self, server: Server) -> None:
         self._server = server
 
     async def run(self) -> None:
         """Looks after the board until cancelled."""
-        while True:
-            try:
-                await self._settle()
-            except Exception:  # noqa: BLE001 - whatever it is, the board must be looked after
-                _LOG.exception("the arbiter could not carry out a decision")
-            await self._wait()
+        try:
+            while True:
+                try:
+                    await self._settle()
+                except Exception:  # noqa: BLE001 - whatever it is, the board must be looked after
+                    _LOG.exception("the arbiter could not carry out a decision")
+                await asyncio.to_thread(self._keep_calibration)
+                await self._wait()
+        finally:
+            self._keep_calibration()
 
     def admit_job(self, path: Path, train: TrainSpec) -> None:
         """Raises OutOfMemory for a recipe that cannot run on this board at all."""
@@ -189,13 +210,15 @@ class Residents:
     def measured_job(self, anonymous_bytes: int) -> None:
         """What the running job was seen to take."""
         if self._training is not None:
-            self._training.claim = self._calibrated(_JOB, self._training.claim, anonymous_bytes)
+            self._training.claim = self._calibrated(self._training.claim, anonymous_bytes)
 
-    async def enter_model(self, path: Path, digest: str, context_length: int) -> None:
+    async def enter_model(
+        self, path: Path, digest: str, context_length: int, *, is_asked: bool = True
+    ) -> None:
         """Returns when the model may be loaded; raises OutOfMemory when there is no room for it
-        now, whoever yields."""
+        now, whoever yields. Where nobody asked for it, no job does."""
         claim = await asyncio.to_thread(self.admit_model, path, digest, context_length)
-        wanted = self._wanted = _Wanted(claim)
+        wanted = self._wanted = _Wanted(claim, is_asked)
         try:
             while not wanted.is_granted:
                 await self._settle()
@@ -220,12 +243,22 @@ class Residents:
         claim = admit_inference(
             self.budget, model, digest, context_length, owner=_SERVED, engine=self._engine
         )
-        return self._with_known(_MODEL, claim)
+        work = Work("serving", digest, f"context {context_length}", self._engine)
+        return self._with_known(work, claim)
 
     def measured_model(self, anonymous_bytes: int) -> None:
         """What the loaded model was seen to take."""
         if self._model is not None:
-            self._model = self._calibrated(_MODEL, self._model, anonymous_bytes)
+            self._model = self._calibrated(self._model, anonymous_bytes)
+
+    @property
+    def job_above_bytes(self) -> int:
+        """What the running job is expected to take beyond its forecast, as others did."""
+        return measured_bytes(self._training.claim.forecast) if self._training else 0
+
+    @property
+    def model_claim(self) -> Claim | None:
+        return self._model
 
     def leave_model(self) -> None:
         """Its worker is gone."""
@@ -233,7 +266,8 @@ class Residents:
         self._changed.set()
 
     def _job_claim(self, path: Path, train: TrainSpec, owner: str) -> Claim:
-        return self._with_known(_JOB, self._admitted(path, train, owner))
+        work = Work("training", train.base_digest, recipe_shape(train), "torch")
+        return self._with_known(work, self._admitted(path, train, owner))
 
     def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
         base = base_model.read(path)
@@ -247,16 +281,23 @@ class Residents:
             shared_gpu=self._shared_gpu,
         )
 
-    def _with_known(self, kind: str, claim: Claim) -> Claim:
-        """With what was measured above the forecast on this base before."""
-        return _larger(claim, self._above.get((kind, claim.base_digest), 0))
+    def _with_known(self, work: Work, claim: Claim) -> Claim:
+        """With what was measured above the forecast before."""
+        known = self._calibration.applied(work, claim.forecast)
+        return replace(claim, work=work, forecast=known)
 
-    def _calibrated(self, kind: str, claim: Claim, measured_bytes: int) -> Claim:
+    def _calibrated(self, claim: Claim, measured_bytes: int) -> Claim:
         """Never below the forecast: the longest sample may be yet to come."""
-        above = max(0, measured_bytes - claim.forecast.anonymous_bytes)
-        key = (kind, claim.base_digest)
-        self._above[key] = self._above.get(key, 0) + above
-        return _larger(claim, above)
+        if claim.work is None:
+            return claim
+        self._calibration = self._calibration.noted(claim.work, claim.forecast, measured_bytes)
+        return self._with_known(claim.work, claim)
+
+    def _keep_calibration(self) -> None:
+        known = self._calibration
+        if self._calibration_file and known is not self._kept:
+            self._calibration_file.save(known)
+            self._kept = known
 
     async def _settle(self) -> None:
         """Decides and carries out until nothing is left to decide."""
@@ -279,11 +320,18 @@ class Residents:
             Job(training.claim, training.phase, training.trainee.yields) if training else None,
             model,
             wanted.claim if wanted and not wanted.is_granted and not wanted.refusal else None,
+            wanted.is_asked if wanted else True,
         )
 
     async def _carry_out(self, decision: Decision) -> None:
         _LOG.info("%s: %s", decision.act.value, decision.reason)
         training, wanted = self._training, self._wanted
+        if decision.act in _OF_THE_MODEL:
+            model = self._model if decision.act is Act.UNLOAD_MODEL else wanted and wanted.claim
+            digest = model.base_digest if model else ""
+            await self._tell(
+                DeviceEvent(act=decision.act.value, reason=decision.reason, base_digest=digest)
+            )
         match decision.act:
             case Act.LOAD_MODEL if wanted:
                 self._model, wanted.is_granted = wanted.claim, True
@@ -321,11 +369,3 @@ class Residents:
         self._changed.clear()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), _PERIOD_S)
-
-
-def _larger(claim: Claim, more_bytes: int) -> Claim:
-    if more_bytes <= 0:
-        return claim
-    forecast = claim.forecast
-    above = Part("measured above the forecast", more_bytes)
-    return replace(claim, forecast=replace(forecast, anonymous=(*forecast.anonymous, above)))

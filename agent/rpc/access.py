@@ -9,19 +9,22 @@ here is noticed by its first caller and not by an attacker. The role is in the p
 (protos/identity.py), which the handshake has verified. A device's own certificate lets its owner
 look at it from a shell on the board, and at no other device.
 
+Calls are counted, too: of those that are in progress at once only so many are let in, and the rest
+is told when to come back (RESOURCE_EXHAUSTED with RetryInfo).
+
 Errors of protos.errors become statuses here and nowhere else; anything else is a defect of ours,
 logged with its traceback and told as InternalError without it.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
 
 from protos import status
-from protos.errors import Forbidden, InternalError, NanofleetError, Unauthenticated
+from protos.errors import Busy, Forbidden, InternalError, NanofleetError, Unauthenticated
 from protos.identity import Identity, Role, parse_uri
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +33,10 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MaybeHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
+# From all controllers together; each has a handful: watching, telemetry, an upload, some answers.
+MOST_CALLS = 256
+_AGAIN_S = 2.0
+
 READ = frozenset((Role.VIEWER, Role.OPERATOR, Role.CONTROLLER))
 CHANGE = frozenset((Role.OPERATOR, Role.CONTROLLER))
 
@@ -37,6 +44,7 @@ _V1 = "/nanofleet.v1."
 TABLE: Mapping[str, frozenset[Role]] = {
     f"{_V1}DeviceService/GetDevice": READ,
     f"{_V1}DeviceService/WatchTelemetry": READ,
+    f"{_V1}DeviceService/ListEvents": READ,
     f"{_V1}ArtifactService/StatArtifact": READ,
     f"{_V1}ArtifactService/PutArtifact": CHANGE,
     f"{_V1}ArtifactService/GetArtifact": CHANGE,
@@ -50,6 +58,7 @@ TABLE: Mapping[str, frozenset[Role]] = {
     f"{_V1}JobService/ResumeJob": CHANGE,
     f"{_V1}JobService/WatchJob": READ,
     f"{_V1}JobService/PlanJob": CHANGE,
+    f"{_V1}JobService/RenewLeases": CHANGE,
     f"{_V1}InferenceService/Generate": CHANGE,
     f"{_V1}InferenceService/Embed": CHANGE,
     f"{_V1}InferenceService/Score": CHANGE,
@@ -78,8 +87,10 @@ def peer(context: Context) -> Identity:
 class Access(grpc.aio.ServerInterceptor):
     """``device`` is the name of the device that this agent runs on."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, most_calls: int = MOST_CALLS) -> None:
         self._device = device
+        self._most_calls = most_calls
+        self._calls = 0
 
     async def intercept_service(
         self,
@@ -105,6 +116,21 @@ class Access(grpc.aio.ServerInterceptor):
             why=f"It takes the role {' or '.join(sorted(role.value for role in roles)) or '-'}.",
         )
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Of a call among those in progress. Raises Busy when there is none."""
+        if self._calls >= self._most_calls:
+            raise Busy(
+                f"{self._calls} calls are in progress on this device.",
+                why="Each holds memory that its models need.",
+                retry_after_s=_AGAIN_S,
+            )
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
     def _refuse(self, method: str) -> Callable[[Any, Context], Awaitable[Any]]:
         async def refused(_: Any, context: Context) -> None:
             try:
@@ -121,7 +147,8 @@ class Access(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> Any:
             try:
                 self.check(method, peer(context))
-                return await inner(request, context)
+                with self._place():
+                    return await inner(request, context)
             except Exception as error:  # noqa: BLE001 - translated
                 await _abort(context, method, error)
 
@@ -138,9 +165,10 @@ class Access(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 self.check(method, peer(context))
-                async with aclosing(inner(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+                with self._place():
+                    async with aclosing(inner(request, context)) as responses:
+                        async for response in responses:
+                            yield response
             except Exception as error:  # noqa: BLE001 - translated
                 await _abort(context, method, error)
 

@@ -20,6 +20,8 @@ from protos.transport import CHUNK_BYTES, UPLOAD_BEGUN
 
 # Larger ones would only cost memory.
 _MOST_CHUNK_BYTES = 1 << 20
+# Read in one go in a thread, then sent as chunks.
+_READ_BYTES = 4 * CHUNK_BYTES
 
 
 class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
@@ -34,7 +36,11 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         if stored is not None:
             return artifact_pb2.StatArtifactResponse(present=True, artifact=_message(stored))
         offset = await asyncio.to_thread(self._store.committed_offset, digest)
-        return artifact_pb2.StatArtifactResponse(committed_offset=offset)
+        ranges = await asyncio.to_thread(
+            self._store.held, digest, request.size_bytes, request.pieces
+        )
+        held = [artifact_pb2.ByteRange(start=each.start, end=each.end) for each in ranges]
+        return artifact_pb2.StatArtifactResponse(committed_offset=offset, held=held)
 
     async def PutArtifact(  # noqa: N802
         self,
@@ -49,7 +55,10 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         async with self._upload(digest, header) as upload:
             await context.send_initial_metadata((UPLOAD_BEGUN,))
             async for request in request_iterator:
-                await in_thread(upload.write, _chunk(request))
+                if request.HasField("fill_to"):
+                    await in_thread(upload.fill, request.fill_to)
+                else:
+                    await in_thread(upload.write, _chunk(request))
             stored = await in_thread(upload.commit)
         return artifact_pb2.PutArtifactResponse(artifact=_message(stored))
 
@@ -60,7 +69,12 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         """An open upload, which is closed whatever happens: an open one refuses the next."""
         opening = asyncio.ensure_future(
             asyncio.to_thread(
-                self._store.begin, digest, header.size_bytes, header.kind, header.offset
+                self._store.begin,
+                digest,
+                header.size_bytes,
+                header.kind,
+                header.offset,
+                header.pieces,
             )
         )
         try:
@@ -79,8 +93,10 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         await asyncio.to_thread(self._store.touch, digest)
         with await asyncio.to_thread(path.open, "rb") as file:
             _seek(file, request.offset)
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield artifact_pb2.GetArtifactResponse(chunk=chunk)
+            while block := await asyncio.to_thread(file.read, _READ_BYTES):
+                for start in range(0, len(block), CHUNK_BYTES):
+                    chunk = block[start : start + CHUNK_BYTES]
+                    yield artifact_pb2.GetArtifactResponse(chunk=chunk)
 
     async def ListArtifacts(  # noqa: N802
         self, request: artifact_pb2.ListArtifactsRequest, context: Context

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.jobs import states
-from agent.jobs.records import Records
+from agent.jobs.records import BATCH, Records
 from agent.rpc.access import Context
 from agent.rpc.telemetry import watch_telemetry
 from agent.serving.host import ModelHost
@@ -16,12 +16,15 @@ from agent.telemetry.ring import TelemetryRing
 from agent.version import VERSION
 from artifacts.store import ArtifactStore
 from jetson.board import Board, as_it_is_now
+from jetson.clocks import find_policies, read_pinned
+from jetson.gpu import find_gpu
+from jetson.thermal import Zone
 from protos.nanofleet.v1 import device_pb2, device_pb2_grpc
 
 # What this agent can work with; a controller asks for nothing that is not listed.
 CAPABILITIES = ("base:gguf/q8_0", "base:gguf/qint8", "base:gguf/q4_0", "base:gguf/f16",
                 "base:gguf/bf16", "base:gguf/f32", "dataset:jsonl+zstd", "train:lora",
-                "train:float32", "adapter:peft+gguf")  # fmt: skip
+                "train:float32", "adapter:peft+gguf", "jobs:lease")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class DeviceFacts:
     board: Board
     engines: Sequence[device_pb2.Engine]
     memory_budget_bytes: int
+    zones: Sequence[Zone] = ()
+    # The board that is simulated here, if one is.
+    simulated: str = ""
 
 
 class DeviceService(device_pb2_grpc.DeviceServiceServicer):
@@ -76,6 +82,17 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
         )
         return device_pb2.GetDeviceResponse(device=device)
 
+    async def ListEvents(  # noqa: N802
+        self, request: device_pb2.ListEventsRequest, context: Context
+    ) -> device_pb2.ListEventsResponse:
+        records, log = self._records, self._records.journal.device
+        if request.newest:
+            events = await records.read(log.newest, min(request.newest, BATCH))
+        else:
+            is_known = request.journal_id in ("", records.journal_id)
+            events = await records.read(log.events, request.after_seq if is_known else 0, BATCH)
+        return device_pb2.ListEventsResponse(journal_id=records.journal_id, events=events)
+
     async def WatchTelemetry(  # noqa: N802
         self, request: device_pb2.WatchTelemetryRequest, context: Context
     ) -> AsyncIterator[device_pb2.WatchTelemetryResponse]:
@@ -84,8 +101,17 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
 
     def _board(self) -> device_pb2.Board:
         """What is not known stays unset."""
-        board = asdict(as_it_is_now(self._facts.board, self._root))
-        return device_pb2.Board(**{name: fact for name, fact in board.items() if fact is not None})
+        known = asdict(as_it_is_now(self._facts.board, self._root))
+        board = device_pb2.Board(**{name: fact for name, fact in known.items() if fact is not None})
+        board.simulated = self._facts.simulated
+        pinned = read_pinned(find_policies(self._root), find_gpu(self._root))
+        if pinned is not None:
+            board.clocks_pinned = pinned
+        for zone in self._facts.zones:
+            shown = board.zones.add(name=zone.name)
+            for trip in zone.trips:
+                shown.trips.add(kind=trip.kind, celsius=trip.celsius)
+        return board
 
     def _storage(self) -> device_pb2.Storage:
         disk = shutil.disk_usage(self._facts.state)

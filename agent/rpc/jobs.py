@@ -8,6 +8,7 @@ from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.spec import checked_id
 from agent.rpc.access import Context, peer
+from protos.lease import Instant
 from protos.nanofleet.v1 import job_pb2, job_pb2_grpc
 
 _DEFAULT_LIMIT = 100
@@ -48,7 +49,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     async def CancelJob(  # noqa: N802
         self, request: job_pb2.CancelJobRequest, context: Context
     ) -> job_pb2.CancelJobResponse:
-        return job_pb2.CancelJobResponse(job=await self._desk.cancel(request.job_id))
+        job = await self._desk.cancel(request.job_id, request.generation)
+        return job_pb2.CancelJobResponse(job=job)
 
     async def PauseJob(  # noqa: N802
         self, request: job_pb2.PauseJobRequest, context: Context
@@ -80,3 +82,13 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         async with aclosing(self._rehearsals.plan(request.spec)) as responses:
             async for response in responses:
                 yield response
+
+    async def RenewLeases(  # noqa: N802
+        self, request: job_pb2.RenewLeasesRequest, context: Context
+    ) -> job_pb2.RenewLeasesResponse:
+        stamp = Instant(request.boot_id, request.boottime_ns)
+        grants = {grant.job_id: grant.generation for grant in request.grants}
+        leases = await self._desk.renew_leases(stamp, grants)
+        return job_pb2.RenewLeasesResponse(
+            leases=[job_pb2.Lease(job_id=job, until_boottime_ns=end) for job, end in leases.items()]
+        )

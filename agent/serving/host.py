@@ -8,6 +8,9 @@
 The engine runs in its own process (agent/inference): it may crash, and its memory goes when it
 ends. It is started when a request needs it; after a crash the next request starts it again.
 
+The model that was served last is remembered (last_served.py), and loaded again at the next start
+(warm_start.py).
+
 A client that reads slowly must not grow the agent: what arrives while it does not read is merged
 into one message, bounded by the context length of the model.
 """
@@ -16,15 +19,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from agent.inference import engines
-from agent.memory.residents import Residents
+from agent.memory.calibration import predicted
+from agent.memory.residents import Residents, Tell, tell_nobody
 from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.deadline import Deadline
 from agent.serving.generation import Reply
+from agent.serving.last_served import LastServed
 from agent.serving.session import AnyRequest, Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
@@ -34,9 +39,9 @@ from artifacts import digest as digests
 from artifacts.base_model import BaseModel
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.errors import DiskFull, InUse, InvalidRequest, Refused
+from protos.errors import DiskFull, InUse, InvalidRequest, NanofleetError, Refused
 from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL
-from protos.nanofleet.v1.device_pb2 import LoadedModel
+from protos.nanofleet.v1.device_pb2 import DeviceEvent, LoadedModel
 from protos.nanofleet.v1.inference_pb2 import (
     EmbedRequest,
     EmbedResponse,
@@ -75,6 +80,8 @@ class HostMeans:
     cache: Path | None = None
     limit: Callable[[], Group | None] = lambda: None
     streams: int = 0  # answers at once; 0: as many as pay, measured
+    last_served: LastServed = field(default_factory=LastServed)
+    tell: Tell = tell_nobody
 
 
 class ModelHost:
@@ -111,17 +118,33 @@ class ModelHost:
         digest = digests.parse(base, "base_digest")
         async with self._changing:
             session = await self._session_for(digest, context_length)
-        opened = session.opened
+            claim = self._means.residents.model_claim
+        opened, forecast = session.opened, claim.forecast if claim else None
         return LoadModelResponse(
             base_digest=digest,
             context_length=opened.context_length,
             load_s=opened.load_s,
             anonymous_bytes=opened.anonymous_bytes,
             file_bytes=opened.file_bytes,
+            predicted_bytes=predicted(forecast).anonymous_bytes if forecast else 0,
+            calibrated_bytes=forecast.anonymous_bytes if forecast else 0,
         )
+
+    async def load_for_nobody(self, base: Digest, context_length: int) -> bool:
+        """As ``load``, in room that no job wants, and not in the place of another model: then it is
+        not loaded."""
+        async with self._changing:
+            if self._session is None:
+                self._session = await self._open(base, context_length, is_asked=False)
+                return True
+        return False
 
     async def unload(self) -> None:
         """Ends the worker; requests that it was busy with end with an error. Fine when idle."""
+        await self._means.last_served.forget()
+        await self._unload()
+
+    async def _unload(self) -> None:
         async with self._changing:
             if self._session is not None:
                 await self._end(self._session, Refused("The model was unloaded."))
@@ -167,7 +190,8 @@ class ModelHost:
         return self._responses(request, Session.begin_scoring, remaining_s)
 
     async def close(self) -> None:
-        await self.unload()
+        """The model is remembered."""
+        await self._unload()
 
     async def _responses(
         self,
@@ -189,6 +213,8 @@ class ModelHost:
                 if adapter and adapter.trained_base != base:
                     _name_trained_base(response, adapter)
                 yield response
+            if adapter:
+                await self._means.last_served.used(base, Digest(request.adapter_digest))
         finally:
             self._used_s = self._clock()
             await session.release(reply)
@@ -218,11 +244,11 @@ class ModelHost:
         self._session = await self._open(base, length)
         return self._session
 
-    async def _open(self, base: Digest, context_length: int) -> Session:
+    async def _open(self, base: Digest, context_length: int, *, is_asked: bool = True) -> Session:
         means = self._means
         try:
             path = await in_thread(_servable, means.store, base)
-            await means.residents.enter_model(path, base, context_length)
+            await means.residents.enter_model(path, base, context_length, is_asked=is_asked)
             async with self._holding:
                 await in_thread(means.store.pin, base, PIN_OWNER)
             worker = await means.launcher.start(
@@ -231,7 +257,7 @@ class ModelHost:
         except BaseException:
             await self._let_go(base)
             raise
-        session = Session(worker, base, on_end=self._ended)
+        session = Session(worker, base, on_end=self._ended, on_freed=self._adapter_freed)
         try:
             command = OpenModel(
                 base_path=str(path),
@@ -241,12 +267,19 @@ class ModelHost:
                 cache_folder=str(means.cache or ""),
                 streams=means.streams,
             )
+            await means.last_served.opening(base, context_length)
             await worker.send(InferenceCommand(open=command))
             await session.ready()
-        except BaseException:
+        except BaseException as error:
             await session.close()
             await self._let_go(base)
+            if isinstance(error, NanofleetError):
+                await means.last_served.forget()
+                await self._tell("fail to load the model", str(error), base)
+            else:  # the client has left, or the agent ends
+                await means.last_served.opened()
             raise
+        await means.last_served.opened()
         self._used_s = self._clock()
         opened = session.opened
         means.residents.measured_model(opened.anonymous_bytes)
@@ -270,6 +303,18 @@ class ModelHost:
         if self._session is session:
             self._session = None
             await self._let_go(session.base_digest)
+            if session.died:
+                await self._tell("lose the model", session.death, session.base_digest)
+
+    async def _adapter_freed(self, session: Session, adapter: str) -> None:
+        why = "Another adapter needs its place; it is loaded again when a request wants it."
+        await self._tell("free an adapter", why, session.base_digest, adapter)
+
+    async def _tell(self, act: str, why: str, base: str, adapter: str = "") -> None:
+        _LOG.info("%s: %s", act, why)
+        await self._means.tell(
+            DeviceEvent(act=act, reason=why, base_digest=base, adapter_digest=adapter)
+        )
 
     async def _let_go(self, base: Digest) -> None:
         """In the order of what happened: a model that is loaded again right after a crash keeps

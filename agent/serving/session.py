@@ -45,13 +45,15 @@ _GOODBYE_S = 5.0
 
 
 class Session:
-    """``on_end`` is called once, when the worker is gone, whatever the reason."""
+    """``on_end`` is called once, when the worker is gone, whatever the reason; ``on_freed`` with an
+    adapter that made room for another."""
 
     def __init__(
         self,
         worker: Worker[InferenceReport],
         base_digest: Digest,
         on_end: "Callable[[Session], Awaitable[None]]",
+        on_freed: "Callable[[Session, str], Awaitable[None]]",
     ) -> None:
         self.worker = worker
         self.base_digest = base_digest
@@ -61,6 +63,10 @@ class Session:
         self.speed = Speed()
         self._pace = Pace()
         self._on_end = on_end
+        self._on_freed = on_freed
+        # Why it ended, when it was not told to.
+        self.death = ""
+        self._is_closing = False
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,7 +126,13 @@ class Session:
         for reply in self.replies.values():
             reply.fail(error)
 
+    @property
+    def died(self) -> bool:
+        """Ended, and nobody told it to."""
+        return bool(self.death) and not self._is_closing
+
     async def close(self) -> None:
+        self._is_closing = True
         self.worker.finish()
         await self.worker.wait(_GOODBYE_S)
         await asyncio.wait([self._reader])
@@ -130,6 +142,9 @@ class Session:
         try:
             async for report in self.worker.reports():
                 said = self._take(report) or said
+                if freed := report.adapter_freed.adapter_digest:
+                    self.adapter_digests.discard(freed)
+                    await self._on_freed(self, freed)
         except FrameError as error:
             said = f"The inference worker sent what is no report: {error}."
             self.worker.kill()
@@ -140,8 +155,9 @@ class Session:
         self.worker.finish()
         exit = await self.worker.wait(_GOODBYE_S)
         last = exit.log_tail.strip().rpartition("\n")[2]
+        self.death = said or f"The inference worker ended unexpectedly ({exit})."
         self.fail(WorkerFailed(
-            said or f"The inference worker ended unexpectedly ({exit}).",
+            self.death,
             why="" if said else last,
             fix="" if said else "Send the request again: the worker is started anew.",
         ))  # fmt: skip

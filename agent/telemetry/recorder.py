@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from agent.telemetry.ring import MOST_UNSYNCED, TelemetryRing
 from agent.telemetry.sampler import Sampler
+from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample
 
 PERIOD_S = 1.0
 
@@ -17,14 +18,18 @@ async def record(
     sampler: Sampler,
     ring: TelemetryRing,
     *,
+    observe: Callable[[TelemetrySample], None] = lambda sample: None,
     period_s: float = PERIOD_S,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Runs until it is cancelled. Sensors and syncs block, and run in threads."""
+    """Runs until it is cancelled. Sensors and syncs block, and run in threads.
+
+    ``observe`` is called with each sample, in the event loop's thread.
+    """
     clock = asyncio.get_running_loop().time
     beat_s, unsynced = clock(), 0
     while True:
-        ring.append(await asyncio.to_thread(sampler.sample))
+        observe(ring.append(await asyncio.to_thread(sampler.sample)))
         unsynced += 1
         if unsynced >= MOST_UNSYNCED // 2:
             await asyncio.to_thread(ring.sync)

@@ -17,11 +17,13 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.telemetry import blocks
 from agent.telemetry.blocks import BLOCK_BYTES, BlockHeader
 from agent.telemetry.ring_file import open_ring, scan, stray_seq
+from artifacts.persisting import Point
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample
 
 # A day at one sample a second of 400 to 700 bytes.
@@ -51,7 +53,7 @@ class TelemetryRing:
         self._recent: deque[TelemetrySample] = deque(maxlen=RECENT)
         self._appended = asyncio.Event()
         self._written = self._synced = 0
-        self._failing = False
+        self._failing: set[str] = set()
         self._find_end()
 
     @property
@@ -67,14 +69,9 @@ class TelemetryRing:
     def append(self, sample: TelemetrySample) -> TelemetrySample:
         """Keeps ``sample``, gives it the next number, wakes those who wait; returns it."""
         sample.seq = self._next_seq(sample.boot_id)
-        try:
+        # Those who watch live still get it; those who replay see the gap in the numbers.
+        with self._told_once("write", f"samples from {sample.seq} on are not kept on disk"):
             self._write(sample.seq, sample.SerializeToString())
-            self._failing = False
-        except OSError as error:
-            # Those who watch live still get it; those who replay see the gap in the numbers.
-            if not self._failing:
-                _log.warning("samples from %d on are not kept on disk: %s", sample.seq, error)
-            self._failing = True
         self._newest_seq = sample.seq
         self._recent.append(sample)
         if self._written - self._synced >= MOST_UNSYNCED:
@@ -102,9 +99,11 @@ class TelemetryRing:
             await self._appended.wait()
 
     def sync(self) -> None:
-        """Makes all that was appended survive a power cut. Blocks; may run in another thread."""
+        """Makes all that was appended survive a power cut, if the disk works. Blocks; may run in
+        another thread."""
         written = self._written
-        os.fdatasync(self._descriptor)
+        with self._told_once("sync", "samples are lost in a power cut"), Point.TELEMETRY_SYNCED:
+            os.fdatasync(self._descriptor)
         self._synced = written
 
     def close(self) -> None:
@@ -113,6 +112,18 @@ class TelemetryRing:
             self.sync()
             os.close(self._descriptor)
             self._descriptor = -1
+
+    @contextmanager
+    def _told_once(self, deed: str, consequence: str) -> Iterator[None]:
+        """A disk that fails takes nothing else with it; it is told until it works again."""
+        try:
+            yield
+        except OSError as error:
+            if deed not in self._failing:
+                _log.warning("%s: %s", consequence, error)
+            self._failing.add(deed)
+        else:
+            self._failing.discard(deed)
 
     def _next_seq(self, boot_id: str) -> int:
         newest = self.newest()

@@ -15,6 +15,7 @@ from agent.telemetry.blocks import (
     parse_records,
 )
 from artifacts import durable
+from artifacts.persisting import Point
 from protos.errors import DiskFull
 
 
@@ -66,7 +67,7 @@ def _rewrite(descriptor: int, path: Path, places: int) -> None:
     """Replaces the file by one with other places that has the newest of its blocks."""
     old_places = os.fstat(descriptor).st_size // BLOCK_BYTES
     kept = scan(descriptor, old_places)[-places:]
-    with durable.replacing(path) as file:
+    with durable.replacing(path, Point.RING_RESIZED) as file:
         file.truncate(places * BLOCK_BYTES)
         for header in kept:
             block = os.pread(descriptor, BLOCK_BYTES, header.number % old_places * BLOCK_BYTES)

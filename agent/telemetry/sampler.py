@@ -3,7 +3,7 @@
 Costs of a second on a small board must stay far below one percent of a core: files are found once,
 each is read with three system calls, and nothing walks page tables (smaps_rollup would, for each
 gigabyte that a worker maps) or starts a process. Sensors sit on slow buses: ``sample`` blocks for
-milliseconds, and belongs in a thread.
+milliseconds, and belongs in a thread. What is read of the board is in board.py.
 """
 
 import os
@@ -14,12 +14,11 @@ from pathlib import Path
 
 import psutil
 
+from agent.telemetry.board import BoardSensors, nothing_beside
 from agent.telemetry.energy import EnergyMeter
-from jetson import boot, clocks, gpu, memory, power, rapl, thermal
+from jetson import boot, memory, power, rapl
+from jetson.observed import Observed
 from protos.nanofleet.v1 import telemetry_pb2
-
-# Samples: a driver may be loaded after the agent has started.
-SENSORS_FOUND_EVERY = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,22 @@ class WorkerStatus:
     time_to_go_s: float | None = None
 
 
+def cpu_times() -> tuple[float, float]:
+    """Seconds since boot of all cores: busy, and all. Guests are counted in user time already."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    total = sum(times) - guests
+    return total - idle, total
+
+
 class Sampler:
     """Takes samples without a number, which the ring gives.
 
     ``workers`` tells the live workers, ``state`` is a path in the file system whose free space is
-    reported. A sample is a new message each time; the caller may keep it.
+    reported, ``beside`` is what another program says of the board, ``cpu_times`` are seconds that
+    all cores were busy, and all of them. A sample is a new message each time; the caller may keep
+    it.
     """
 
     def __init__(
@@ -52,6 +62,10 @@ class Sampler:
         state: Path = Path("/"),
         boottime_ns: Callable[[], int] = boot.boottime_ns,
         utc_ns: Callable[[], int] = time.time_ns,
+        beside: Callable[[], Observed | None] = nothing_beside,
+        beside_source: str = "",
+        cpu_times: Callable[[], tuple[float, float]] = cpu_times,
+        is_simulated: bool = False,
     ) -> None:
         self._root = root
         self._workers = workers
@@ -59,81 +73,51 @@ class Sampler:
         self._boottime_ns = boottime_ns
         self._utc_ns = utc_ns
         self._boot_id = boot.boot_id(root)
-        self._taken = 0
-        self._find_sensors()
+        self._board = BoardSensors(root, beside)
+        self._beside_source = beside_source
+        self._is_simulated = is_simulated
         self._counters = rapl.read_counters(root)
         self._counted_ns = boottime_ns()
-        self._cpu = _cpu_times()
+        self._cpu_times = cpu_times
+        self._cpu = cpu_times()
         self.energy = EnergyMeter()
 
     def sample(self) -> telemetry_pb2.TelemetrySample:
         """What is absent on this machine is absent in the sample."""
-        self._taken += 1
-        if self._taken % SENSORS_FOUND_EVERY == 0:
-            self._find_sensors()
+        board = self._board
+        board.look()
         now_ns = self._boottime_ns()
-        return telemetry_pb2.TelemetrySample(
+        before, self._cpu = self._cpu, self._cpu_times()
+        agent = memory.read_process(os.getpid())
+        sample = telemetry_pb2.TelemetrySample(
             boot_id=self._boot_id,
             boottime_ns=now_ns,
             utc_ns=self._utc_ns(),
-            memory=self._memory(),
-            cpu=self._cpu_sample(),
-            gpu=self._gpu_sample(),
-            temperatures=[
-                telemetry_pb2.TemperatureSample(zone=read.zone, celsius=read.celsius)
-                for read in thermal.read_sensors(self._temperatures)
-            ],
+            memory=board.memory(agent.rss_bytes if agent else 0),
+            cpu=board.cpu(_load_percent(before, self._cpu)),
+            gpu=board.gpu(),
             power=self._power(now_ns),
             workers=[self._worker(status) for status in self._workers()],
             disk_free_bytes=psutil.disk_usage(str(self._state)).free,
             network=_network(),
+            emc=board.emc(),
+            over_current=board.over_current(),
+            power_mode=board.power_mode(),
+            simulated=self._is_simulated,
+            beside_source=self._beside_source,
         )
-
-    def _find_sensors(self) -> None:
-        self._rails = power.find_rails(self._root)
-        self._temperatures = thermal.find_sensors(self._root)
-        self._gpu = gpu.find_gpu(self._root)
-        self._policies = clocks.find_policies(self._root)
-
-    def _memory(self) -> telemetry_pb2.MemorySample | None:
-        read = memory.read_memory(self._root)
-        if read is None:
-            return None
-        agent = memory.read_process(os.getpid())
-        return telemetry_pb2.MemorySample(
-            total_bytes=read.total_bytes,
-            available_bytes=read.available_bytes,
-            swap_used_bytes=read.swap_used_bytes,
-            agent_rss_bytes=agent.rss_bytes if agent else 0,
-            pressure_some_percent=memory.read_pressure_percent(self._root),
-        )
-
-    def _cpu_sample(self) -> telemetry_pb2.CpuSample:
-        before, self._cpu = self._cpu, _cpu_times()
-        return telemetry_pb2.CpuSample(
-            load_percent=_load_percent(before, self._cpu),
-            frequency_mhz=clocks.read_frequency_mhz(self._policies),
-        )
-
-    def _gpu_sample(self) -> telemetry_pb2.GpuSample | None:
-        read = self._gpu.read() if self._gpu else None
-        if read is None:
-            return None
-        return telemetry_pb2.GpuSample(
-            load_percent=read.load_percent, frequency_mhz=read.frequency_mhz
-        )
+        board.add_heat(sample)
+        return sample
 
     def _power(self, now_ns: int) -> telemetry_pb2.PowerSample | None:
-        sample = self._sensed(now_ns) if self._rails else self._counted(now_ns)
+        read = self._board.power()
+        sample = self._counted(now_ns) if read is None else self._sensed(now_ns, read)
         if sample is not None and self.energy.total_j is not None:
             sample.energy_j = self.energy.total_j
         return sample
 
-    def _sensed(self, now_ns: int) -> telemetry_pb2.PowerSample | None:
+    def _sensed(self, now_ns: int, read: power.PowerReading) -> telemetry_pb2.PowerSample:
         """From the board's power monitors."""
-        read = power.read_rails(self._rails)
-        if read is None:
-            return None
         if read.total_mw is not None:
             self.energy.add_power(now_ns, read.total_mw)
         return telemetry_pb2.PowerSample(
@@ -190,15 +174,6 @@ class Sampler:
 def _mean_mw(energy_uj: int, elapsed_ns: int) -> int:
     """1 µJ in 1 ns is 10^6 mW."""
     return round(energy_uj * 1_000_000 / elapsed_ns)
-
-
-def _cpu_times() -> tuple[float, float]:
-    """Seconds since boot of all cores: busy, and all. Guests are counted in user time already."""
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    total = sum(times) - guests
-    return total - idle, total
 
 
 def _load_percent(before: tuple[float, float], after: tuple[float, float]) -> float:

@@ -8,7 +8,9 @@ count, because sums of two threads round otherwise than those of one. The data's
 state: it follows from the seed and the cursor.
 
 Each is written durably under a name of its own, then all but the newest two are removed: a file
-that turns out damaged costs some minutes, not the job.
+that turns out damaged costs some minutes, not the job. A digest of the tensors' bytes is in the
+header: with a flash card that gives back other bytes than were written, the training would go on
+with numbers that are nobody's.
 """
 
 import hashlib
@@ -25,6 +27,7 @@ from agent.training import tensor_file
 from agent.training.failures import bad_spec
 from agent.training.trainer import Progress
 from artifacts import durable
+from artifacts.persisting import Point
 from protos.nanofleet.v1 import job_pb2
 
 # In the job's folder.
@@ -65,23 +68,23 @@ class CheckpointFolder:
         self.problems: list[str] = []
         self.good: Path | None = None
         self.good_step = 0
-        for stray in folder.glob(".*.tmp"):
-            # A power cut while writing left it; nothing refers to it.
-            stray.unlink()
+        durable.tidy_up(folder)
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Returns the size in bytes."""
+        state = checkpoint.state
         header = {
             "format_version": FORMAT_VERSION,
+            "content": tensor_file.content_digest(state),
             "settings": asdict(checkpoint.settings),
             "progress": checkpoint.progress.to_json(),
         }
         written = self._folder / f"{checkpoint.progress.work:010d}{_SUFFIX}"
-        with durable.replacing(written) as file:
-            tensor_file.write(file, checkpoint.state, {_KEY: json.dumps(header)})
+        with durable.replacing(written, Point.CHECKPOINT_WRITTEN) as file:
+            tensor_file.write(file, state, {_KEY: json.dumps(header)})
         self.good, self.good_step = written, checkpoint.progress.steps
         for useless in self._useless(written):
-            durable.remove(useless)
+            durable.remove(useless, Point.CHECKPOINT_DROPPED)
         return written.stat().st_size
 
     def newest(self, recipe_digest: str) -> Checkpoint | None:
@@ -160,5 +163,8 @@ def _read(path: Path) -> Checkpoint:
     header = state.header
     if header["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format version {header['format_version']}")
+    # Earlier agents wrote none.
+    if "content" in header and tensor_file.stored_digest(path) != header["content"]:
+        raise ValueError("its bytes are not those that were written")
     settings = Settings(**header["settings"])
     return Checkpoint(settings, Progress.from_json(header["progress"]), state)

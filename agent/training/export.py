@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,13 +24,13 @@ from agent.training.trainer import Progress
 from artifacts import adapter, digest, durable
 from artifacts.base_model import BaseModel
 from artifacts.manifest import AdapterManifest, Json
+from artifacts.persisting import Point
 from protos.errors import DiskFull
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 
 ADAPTER_FILE = "adapter.tar"
 # What PEFT calls the modules of a causal language model that it has wrapped.
 PEFT_PREFIX = "base_model.model.model."
-_KILLED = -9
 
 
 def export(
@@ -39,8 +39,10 @@ def export(
     model: TrainedModel,
     progress: Progress,
     steps: int,
-) -> Path:
-    """Writes ``adapter.tar`` in the job's folder, durably; returns its path."""
+    may_publish: Callable[[], bool] = lambda: True,
+) -> Path | None:
+    """Writes ``adapter.tar`` in the job's folder, durably; returns its path. Asks last whether it
+    still may; None, and no file, when it may not: the job's lease has ended."""
     job_folder = Path(start.job_folder)
     folder = job_folder / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,10 +50,14 @@ def export(
     write_peft(folder, base, model, start.spec)
     convert(folder, base.path)
     manifest = _manifest(start, base, progress, steps)
-    durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json())
-    target = job_folder / ADAPTER_FILE
-    adapter.pack(folder, target)
+    durable.write_bytes(folder / adapter.MANIFEST, manifest.to_json(), Point.ADAPTER_PART)
+    target, packed = job_folder / ADAPTER_FILE, job_folder / f".{ADAPTER_FILE}"
+    adapter.pack(folder, packed)
     shutil.rmtree(folder)
+    if not may_publish():
+        packed.unlink()
+        return None
+    durable.publish(packed, target, Point.ADAPTER_PUBLISHED)
     return target
 
 
@@ -63,9 +69,9 @@ def write_peft(folder: Path, base: BaseModel, model: TrainedModel, spec: job_pb2
             f"The adapter is not finite after the last step. Lower the learning rate "
             f"({spec.stages[-1].learning_rate:g}) or set gradient_clip."
         )
-    with durable.replacing(folder / adapter.SAFETENSORS) as file:
+    with durable.replacing(folder / adapter.SAFETENSORS, Point.ADAPTER_PART) as file:
         tensor_file.write(file, tensors, {"format": "pt"})
-    durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora))
+    durable.write_bytes(folder / adapter.CONFIG, _peft_config(base, spec.lora), Point.ADAPTER_PART)
 
 
 def _peft_config(base: BaseModel, lora: job_pb2.LoraSpec) -> bytes:
@@ -98,19 +104,12 @@ def convert(folder: Path, base: Path) -> None:
     if child.returncode == 0 and answer.get("event") == "result":
         return
     why = answer.get("what") or f"The converter ended with exit code {child.returncode}."
+    is_full = answer.get("type") == DiskFull.__name__
     raise TrainingFailure(
-        _cause(child.returncode, answer),
+        job_pb2.CAUSE_DISK_FULL if is_full else job_pb2.CAUSE_WORKER_CRASH,
         f"The adapter was trained but not converted for llama.cpp. {why} A retry only converts it "
         "again. The attempt's log has the details.",
     )
-
-
-def _cause(code: int, answer: Mapping[str, object]) -> job_pb2.Cause.ValueType:
-    if code == _KILLED:
-        return job_pb2.CAUSE_OOM
-    if answer.get("type") == DiskFull.__name__:
-        return job_pb2.CAUSE_DISK_FULL
-    return job_pb2.CAUSE_WORKER_CRASH
 
 
 def _manifest(

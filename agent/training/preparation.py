@@ -14,7 +14,6 @@ from agent.training.failures import TrainingFailure
 from agent.training.token_file import Totals
 from protos.nanofleet.v1 import job_pb2
 
-_KILLED = -9
 # Between two looks at whether to stop: a process's end and an order cannot be waited for together.
 _LOOK_S = 0.1
 
@@ -30,10 +29,10 @@ def prepare_in_child(
     key: bytes,
     sequence_length: int,
     name: str,
-    stop_asked: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Totals:
     """The same in a child process; its failure is raised here with its cause. ``name`` is what
-    messages call the dataset. Raises Stopped soon after ``stop_asked``.
+    messages call the dataset. Raises Stopped soon after ``should_stop``.
 
     Called from the main thread, with which the child ends.
     """
@@ -44,7 +43,7 @@ def prepare_in_child(
     command += [f"--dataset-name={name}", "--parent", str(os.getpid())]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         try:
-            answered = _answer(child, stop_asked)
+            answered = _answer(child, should_stop)
         except BaseException:
             child.kill()
             child.wait()
@@ -60,18 +59,18 @@ def prepare_in_child(
     return Totals(**answer)
 
 
-def _answer(child: "subprocess.Popen[bytes]", stop_asked: Callable[[], bool]) -> bytes:
+def _answer(child: "subprocess.Popen[bytes]", should_stop: Callable[[], bool]) -> bytes:
     while True:
         try:
             return child.communicate(timeout=_LOOK_S)[0]
         except subprocess.TimeoutExpired:
-            if stop_asked():
+            if should_stop():
                 raise Stopped from None
 
 
 def _died(code: int) -> TrainingFailure:
-    cause = job_pb2.CAUSE_OOM if code == _KILLED else job_pb2.CAUSE_WORKER_CRASH
+    """By whom it was killed the agent finds out: it has the control group's count."""
     return TrainingFailure(
-        cause,
+        job_pb2.CAUSE_WORKER_CRASH,
         f"Tokenising the dataset ended with exit code {code}. The attempt's log has the details.",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from agent.memory.plan import Facts, Plan, choose
+from agent.memory.plan import Facts, Plan, choose, least
 from agent.training import checkpoint, device, heap, libraries, own_log, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
 from agent.training.commands import Commands
@@ -71,7 +71,8 @@ class Session:
         recipe = checkpoint.recipe_digest(self._spec)
         found = self._checkpoints.newest(recipe)
         for problem in self._checkpoints.problems:
-            self._log(problem)
+            goes_on = "The one before it is used" if found else "There is none before it"
+            self._log(f"{problem}. {goes_on}.")
         if self._rehearsal and not found:
             self._rehearsal.check_data()
         settings = found.settings if found else self._new_settings(recipe)
@@ -80,6 +81,8 @@ class Session:
         where = self._where(settings)
         plan = self._plan(settings.data_type, where.device)
         self._spec.stored_layers = plan.stored_layers
+        if self._start.least_memory:
+            settings = self._with_least(settings, plan)
         if self._rehearsal:
             running = replace(plan, packing=settings.packing, chunk_rows=settings.chunk_rows)
             self._rehearsal.settle(
@@ -100,13 +103,17 @@ class Session:
             libraries.leave_unused()
             with self._naming_checkpoint():
                 outcome = self._loop(model, trainer, settings, commands, weights).run()
+                path = None
                 if outcome is Outcome.FINISHED:
                     model.release()
                     weights.scratch.release()
-                    path = export(self._start, self._base, model, trainer.progress, trainer.step)
+                    facts = (self._start, self._base, model, trainer.progress, trainer.step)
+                    path = export(*facts, may_publish=lambda: not commands.lease_ended)
             peak.note(residency.measure())
-        if outcome is Outcome.STOPPED:
-            stopped = worker_pb2.TrainingStopped(step=trainer.step)
+        if path is None:
+            outcome = Outcome.STOPPED
+            ended = commands.lease_ended
+            stopped = worker_pb2.TrainingStopped(step=trainer.step, lease_ended=ended)
             self._report(worker_pb2.TrainingReport(stopped=stopped))
         else:
             self._report_finished(path, trainer.progress, peak.peak_bytes, where)
@@ -145,7 +152,18 @@ class Session:
 
     def _plan(self, data_type: str, where: torch.device) -> Plan:
         """Within the recipe's memory budget; raises OutOfMemory when there is none."""
-        return choose(self._base, self._spec, self._facts(data_type, where))
+        facts = self._facts(data_type, where)
+        if self._start.least_memory:
+            return least(self._base, self._spec, facts)
+        return choose(self._base, self._spec, facts)
+
+    def _with_least(self, settings: Settings, plan: Plan) -> Settings:
+        """Packing stays as in the checkpoint, whose cursor counts by it."""
+        self._log(
+            "The attempt before ran out of memory. This one takes the least: no stored layers,"
+            f" {plan.chunk_rows} rows of the head at a time. Losses may differ by rounding."
+        )
+        return replace(settings, chunk_rows=min(settings.chunk_rows, plan.chunk_rows))
 
     def _facts(self, data_type: str, where: torch.device) -> Facts:
         size = precision.TYPES[data_type].itemsize

@@ -23,6 +23,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from artifacts import durable
+from artifacts.persisting import Point
 
 MAGIC = b"nftokens"
 HEADER = struct.Struct("<8s32sQQQQ")
@@ -72,7 +73,7 @@ def write(path: Path, key: bytes, samples: Iterable[Sequence[Example]]) -> Total
     """Writes the examples of each sample as they come, durably."""
     starts, firsts = array("Q", [0]), array("Q", [0])
     labelled = 0
-    with durable.replacing(path) as file:
+    with durable.replacing(path, Point.TOKENS_WRITTEN) as file:
         file.write(bytes(HEADER.size))
         for examples in samples:
             for example in examples:

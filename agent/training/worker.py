@@ -67,7 +67,7 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
         return
     is_rehearsal = first.WhichOneof("command") == "rehearse"
     start = first.rehearse.start if is_rehearsal else first.start
-    commands = Commands(reader)
+    commands = Commands(reader, start.lease_until_boottime_ns)
     commands.listen()
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)
@@ -78,7 +78,7 @@ def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter
         else:
             _attempt(start, base, commands, reports)
     except preparation.Stopped:
-        stopped = worker_pb2.TrainingStopped(step=0)
+        stopped = worker_pb2.TrainingStopped(step=0, lease_ended=commands.lease_ended)
         reports.write(worker_pb2.TrainingReport(stopped=stopped))
 
 
@@ -149,7 +149,7 @@ def _tokens(
         key,
         spec.sequence_length,
         name,
-        commands.stop_asked.is_set,
+        commands.should_stop,
     )
     if totals.examples > totals.samples:
         _log(

@@ -15,7 +15,7 @@ No RLIMIT_AS: it counts mapped weights, which cost no memory.
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,13 @@ _OWN = re.compile(r"^0::/(.+)$", re.MULTILINE)
 class Limits(Protocol):
     """One version of the interface."""
 
-    def make(self, worker: str, limit_bytes: int) -> "Group": ...
+    def make(self, worker: str, limit_bytes: int) -> "Group":
+        """A fresh group for one worker."""
+        ...
+
+    def within(self, name: str, limit_bytes: int) -> "Limits":
+        """The same, where all groups together have a limit, too. Raises OSError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,21 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class VersionTwo:
     root: Path
+    below: str = _NAME
 
     def make(self, worker: str, limit_bytes: int) -> Group:
-        group = Group(self.root / _NAME / worker, "memory.events")
+        group = Group(self.root / self.below / worker, "memory.events")
         group.folder.mkdir(parents=True, exist_ok=True)
         (group.folder / "memory.max").write_text(str(limit_bytes))
         return group
+
+    def within(self, name: str, limit_bytes: int) -> "VersionTwo":
+        inner = replace(self, below=f"{self.below}/{name}")
+        folder = self.root / inner.below
+        folder.mkdir(exist_ok=True)
+        (folder / "memory.max").write_text(str(limit_bytes))
+        _hand_down(folder)
+        return inner
 
     def enter_leaf(self) -> None:
         """Of the group that this process was started in."""
@@ -75,23 +90,28 @@ class VersionTwo:
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
 
     def prepare(self) -> None:
-        """Hands the memory controller down to the groups below ours."""
         (self.root / _NAME).mkdir(exist_ok=True)
         for folder in (self.root, self.root / _NAME):
-            control = folder / "cgroup.subtree_control"
-            if "memory" not in control.read_text().split():
-                control.write_text("+memory")
+            _hand_down(folder)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionOne:
     root: Path
+    below: str = _NAME
 
     def make(self, worker: str, limit_bytes: int) -> Group:
-        group = Group(self.root / "memory" / _NAME / worker, "memory.oom_control")
+        group = Group(self.root / "memory" / self.below / worker, "memory.oom_control")
         group.folder.mkdir(parents=True, exist_ok=True)
         (group.folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
         return group
+
+    def within(self, name: str, limit_bytes: int) -> "VersionOne":
+        inner = replace(self, below=f"{self.below}/{name}")
+        folder = self.root / "memory" / inner.below
+        folder.mkdir(exist_ok=True)
+        (folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
+        return inner
 
     def prepare(self) -> None:
         (self.root / "memory" / _NAME).mkdir(exist_ok=True)
@@ -138,6 +158,13 @@ def counter(path: Path, wanted: str) -> int:
             if key == wanted:
                 return int(value)
     return 0
+
+
+def _hand_down(folder: Path) -> None:
+    """Gives the memory controller to the groups below."""
+    control = folder / "cgroup.subtree_control"
+    if "memory" not in control.read_text().split():
+        control.write_text("+memory")
 
 
 def _controllers(root: Path) -> list[str]:

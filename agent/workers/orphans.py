@@ -1,4 +1,5 @@
-"""Workers that outlived their agent: found and killed when the next agent starts.
+"""Processes of workers as /proc shows them: what they use, and those that outlived their agent,
+which are found and killed when the next agent starts.
 
 The kernel kills a worker with its agent, but not the worker's own children, and a killed process
 that waits for a broken disk can linger. Each living worker is noted with its number, the time that
@@ -10,9 +11,11 @@ import logging
 import os
 import select
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts import durable
+from artifacts.persisting import Point
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE_MS = 10_000
@@ -21,7 +24,8 @@ _PATIENCE_MS = 10_000
 def note(record: Path, pid: int, boot_id: str) -> None:
     """Written without a sync: after a power cut nothing is left to be swept."""
     facts = {"pid": pid, "started": _started(pid), "boot_id": boot_id}
-    record.write_text(json.dumps(facts))
+    with Point.WORKER_NOTED:
+        record.write_text(json.dumps(facts))
 
 
 def sweep(records: Path, boot_id: str) -> list[int]:
@@ -47,6 +51,31 @@ def _left_of(record: Path, boot_id: str) -> list[int]:
     if noted_boot_id != boot_id or now not in (started, None):
         return []
     return [member for member in _pids() if _session(member) == pid]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What processes have taken since they were started."""
+
+    cpu_s: float
+    moved_bytes: int
+
+
+def used_by_session(leader: int) -> Used:
+    """By all living processes of the leader's session."""
+    members = [pid for pid in _pids() if _session(pid) == leader]
+    ticks = sum(int(fields[11]) + int(fields[12]) for fields in map(_fields, members) if fields)
+    return Used(ticks / os.sysconf("SC_CLK_TCK"), sum(map(_moved_bytes, members)))
+
+
+def _moved_bytes(pid: int) -> int:
+    """Of files and pipes by calls, and of mapped files from the disk."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    counted = dict(line.split(": ") for line in lines)
+    return sum(int(counted.get(name, 0)) for name in ("rchar", "wchar", "read_bytes"))
 
 
 def _pids() -> list[int]:

@@ -122,7 +122,7 @@ class Worker(Generic[M]):
         if self._group:
             self._group.close()
         self._log.close()
-        self._record.unlink(missing_ok=True)
+        _forget(self._record)
         return Exit(
             code=code,
             peak_rss_bytes=peak_rss_bytes,
@@ -180,10 +180,16 @@ class Launcher:
             # Nobody would ever end it: it waits for its first command.
             os.killpg(process.pid, signal.SIGKILL)
             _reap(process)
-            record.unlink(missing_ok=True)
+            _forget(record)
             for descriptor in ours:
                 os.close(descriptor)
             raise
+
+
+def _forget(record: Path) -> None:
+    """A record that a broken disk does not let go of is swept at the next start of the agent."""
+    with contextlib.suppress(OSError):
+        record.unlink(missing_ok=True)
 
 
 def _spawn(module: str, commands: int, reports: int, output: int) -> subprocess.Popen[bytes]:

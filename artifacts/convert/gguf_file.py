@@ -18,6 +18,7 @@ from gguf.gguf_writer import WriterState
 from artifacts import digest as digests
 from artifacts import durable, headroom
 from artifacts.digest import Digest
+from artifacts.persisting import Point
 from protos.errors import NotFound
 
 Slice = npt.NDArray[np.generic]
@@ -68,7 +69,10 @@ def write(
         header.add_tensor_info(
             tensor.name, tensor.shape, np.dtype(np.float32), tensor.size_bytes, tensor.kind
         )
-    with headroom.naming_full_disk(target.parent), durable.replacing(target, mode=0o644) as file:
+    with (
+        headroom.naming_full_disk(target.parent),
+        durable.replacing(target, Point.MODEL_CONVERTED, mode=0o644) as file,
+    ):
         # The writer would open a path itself; it is given the open file in the state after that.
         header.fout, header.state = [file], WriterState.EMPTY
         header.write_header_to_file()

@@ -34,6 +34,7 @@ from artifacts.convert.json_object import JsonObject
 from artifacts.convert.model import SLICE_BYTES, Conversion, Progress, source_digest
 from artifacts.convert.tokenizer import add_tokenizer
 from artifacts.manifest import AdapterManifest
+from artifacts.persisting import Point
 from protos.errors import AlreadyExists, InvalidRequest, NotFound, WrongBase
 
 _PREFIX = "base_model.model."
@@ -88,7 +89,8 @@ def merge_adapter(
             _write_weights(fresh, stored, changes, _counted(total_bytes, on_progress))
             _write_rest(fresh, base, stored, total_bytes)
         fresh.chmod(0o755)
-        durable.sync_folder(fresh)
+        with Point.MERGE_PART:
+            durable.sync_folder(fresh)
         _give_name(fresh, target)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -250,7 +252,7 @@ def _write_weights(
     for name, tensor in stored.items():
         shards.setdefault(tensor.path.name, []).append(name)
     for file_name, names in shards.items():
-        with durable.replacing(folder / file_name, mode=0o644) as file:
+        with durable.replacing(folder / file_name, Point.MERGE_PART, mode=0o644) as file:
             file.write(_header({name: stored[name] for name in names}))
             for name in names:
                 _write_tensor(file, stored[name], changes.get(name), on_written)
@@ -301,7 +303,7 @@ def _write_rest(
 ) -> None:
     for path in sorted(base.iterdir()):
         if path.is_file() and path.suffix in _COPIED and path.name != INDEX_FILE:
-            durable.write_bytes(folder / path.name, path.read_bytes(), mode=0o644)
+            durable.write_bytes(folder / path.name, path.read_bytes(), Point.MERGE_PART, mode=0o644)
     settings = json.loads((base / "config.json").read_bytes())
     settings.pop("torch_dtype", None)  # the older name
     settings["dtype"] = "bfloat16"
@@ -313,19 +315,22 @@ def _write_rest(
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    durable.write_bytes(path, json.dumps(content, indent=2).encode() + b"\n", mode=0o644)
+    text = json.dumps(content, indent=2) + "\n"
+    durable.write_bytes(path, text.encode(), Point.MERGE_PART, mode=0o644)
 
 
 def _give_name(fresh: Path, target: Path) -> None:
     """A folder is only renamed onto an empty one, so an old one steps aside first."""
     if not (target.exists() and any(target.iterdir())):
-        durable.publish(fresh, target)
+        durable.publish(fresh, target, Point.MERGED)
         return
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
         old = Path(aside) / "old"
-        target.rename(old)
+        with Point.MERGED:
+            target.rename(old)
         try:
-            durable.publish(fresh, target)
+            durable.publish(fresh, target, Point.MERGED)
         except BaseException:
-            old.rename(target)
+            with Point.MERGED:
+                old.rename(target)
             raise

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli import device_view, options, output, selection, session
+from controller.cli import device_view, options, output, plain, selection, session
 from controller.cli.output import Format, Table
 from protos.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from controller import DeviceRecord, DeviceStatus, Fleet
+    from protos.nanofleet.v1.device_pb2 import DeviceEvent
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Devices by name.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The device's name.")]
@@ -64,6 +65,35 @@ def show(name: Name, form: options.Output = Format.TABLE, home: options.Home = N
         "device",
         device_view.as_plain(status, checked=True),
         device_view.card(status, time.time_ns()),
+        form,
+    )
+
+
+def events(
+    name: Name,
+    newest: Annotated[
+        int, typer.Option("--newest", "-n", help="How many, from the newest on.", min=1, max=256)
+    ] = 20,
+    form: options.Output = Format.TABLE,
+    home: options.Home = None,
+) -> None:
+    """Show what a device has decided about its models, and why.
+
+    Models loaded, refused and unloaded, adapters freed. Decisions about a job are among the
+    events of that job.
+
+    Example: nanofleet device events kitchen
+    """
+
+    async def found(fleet: "Fleet") -> "list[DeviceEvent]":
+        selection.named(fleet, name)
+        return await fleet.device_events(name, newest=newest)
+
+    happened = session.run(home, found)
+    output.listing(
+        "events",
+        [plain.message(event) for event in happened],
+        device_view.events_table(happened),
         form,
     )
 

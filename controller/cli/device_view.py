@@ -22,7 +22,7 @@ def table(statuses: "Sequence[DeviceStatus]", now_ns: int) -> Table:
             status.record.address,
             labels(status.record.labels) or units.ABSENT,
             units.age(status.record.last_seen_utc_ns, now_ns),
-            status.device.board.model if status.device else units.ABSENT,
+            _model(status.device.board) if status.device else units.ABSENT,
         ]
         for status in statuses
     ]
@@ -43,6 +43,19 @@ def checked_table(statuses: "Sequence[DeviceStatus]", now_ns: int) -> Table:
     ]
     columns = ("DEVICE", "STATE", "BOARD", "MEMORY", "JOBS", "AGENT", "LABELS", "LAST SEEN")
     return Table(columns, rows, _EMPTY)
+
+
+def events_table(events: Sequence[device_pb2.DeviceEvent]) -> Table:
+    rows = [
+        [
+            units.stamp(event.at.utc_ns),
+            event.act,
+            (event.adapter_digest or event.base_digest)[:19] or units.ABSENT,
+            event.reason,
+        ]
+        for event in events
+    ]
+    return Table(("WHEN", "DECIDED", "ABOUT", "WHY"), rows, "Nothing was decided there yet.")
 
 
 def card(status: "DeviceStatus", now_ns: int) -> Card:
@@ -96,7 +109,7 @@ def _facts(status: "DeviceStatus") -> list[Cell]:
     if known is None:
         return [units.ABSENT] * 4
     return [
-        known.board.model or units.ABSENT,
+        _model(known.board) or units.ABSENT,
         units.size(known.board.memory_total_bytes or None),
         str(known.active_jobs),
         known.agent_version or units.ABSENT,
@@ -107,10 +120,13 @@ def _details(device: device_pb2.Device) -> list[tuple[str, Cell]]:
     board, storage = device.board, device.storage
     system = (board.jetpack and f"JetPack {board.jetpack}", board.l4t and f"L4T {board.l4t}")
     return [
-        ("board", board.model),
-        ("module", _joined(", ", board.module, board.soc)),
-        ("system", _joined(", ", *system, board.kernel, board.architecture)),
-        ("power mode", board.power_mode),
+        ("board", _model(board)),
+        ("simulated", _simulated(board)),
+        ("module", _module(board)),
+        ("system", _joined(", ", *system, board.kernel, board.architecture, _glibc(board))),
+        ("container", board.container),
+        ("power mode", _power_mode(board)),
+        ("heat", _limits(board)),
         ("cpu", f"{board.cpu_count} cores" if board.cpu_count else ""),
         ("memory", _memory(device)),
         (
@@ -124,6 +140,44 @@ def _details(device: device_pb2.Device) -> list[tuple[str, Cell]]:
         ("jobs", f"{device.active_jobs} queued, running or paused"),
         ("can", ", ".join(device.capabilities)),
     ]
+
+
+def _model(board: device_pb2.Board) -> str:
+    return f"{board.model} (simulated)" if board.simulated else board.model
+
+
+def _simulated(board: device_pb2.Board) -> str:
+    if not board.simulated:
+        return ""
+    return f"{board.simulated}: what is told of the board, its power and its heat is not measured"
+
+
+def _module(board: device_pb2.Board) -> str:
+    size = f"{board.memory_variant_gb} GB" if board.memory_variant_gb else ""
+    cuda = f"sm_{board.cuda_architecture}" if board.cuda_architecture else ""
+    carrier = f"on {board.carrier}" if board.carrier else ""
+    return _joined(", ", _joined(" ", board.module, carrier), size, board.soc, cuda)
+
+
+def _glibc(board: device_pb2.Board) -> str:
+    return f"glibc {board.glibc}" if board.glibc else ""
+
+
+def _power_mode(board: device_pb2.Board) -> str:
+    if not board.HasField("clocks_pinned"):
+        return board.power_mode
+    clocks = "pinned (jetson_clocks)" if board.clocks_pinned else "free"
+    return _joined(", ", board.power_mode, f"clocks {clocks}")
+
+
+def _limits(board: device_pb2.Board) -> str:
+    """``slows down at 99 °C, switches off at 105 °C``: the lowest limits of all zones."""
+    said = []
+    for kind, what in (("passive", "slows down"), ("critical", "switches off")):
+        limits = [t.celsius for zone in board.zones for t in zone.trips if t.kind == kind]
+        if limits:
+            said.append(f"{what} at {units.celsius(min(limits))}")
+    return ", ".join(said)
 
 
 def _memory(device: device_pb2.Device) -> str:

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from controller.cli.job_view import hottest_c
+from controller.cli.job_view import board_c
 from controller.cli.plain import Plain
 from protos.nanofleet.v1 import telemetry_pb2
 
@@ -30,6 +30,8 @@ class Row:
     memory_total_bytes: int | None = None
     power_mw: int | None = None
     temperature_c: float | None = None
+    # Power, temperature and memory are those of a simulated board.
+    is_simulated: bool = False
     tokens_per_s: float | None = None
     job_id: str = ""
     job: str = ""
@@ -49,7 +51,8 @@ def row_of(device: str, sample: telemetry_pb2.TelemetrySample, job_names: Mappin
         memory_used_bytes=memory.total_bytes - memory.available_bytes,
         memory_total_bytes=memory.total_bytes,
         power_mw=sample.power.total_mw if sample.power.HasField("total_mw") else None,
-        temperature_c=hottest_c(sample),
+        temperature_c=board_c(sample),
+        is_simulated=sample.simulated,
         utc_ns=sample.utc_ns,
     )
     workers = {worker.kind: worker for worker in sample.workers}
@@ -85,7 +88,8 @@ def headline(fleet: str, rows: Iterable[Row]) -> str:
     if rates:
         said.append(units.rate(sum(rates)))
     if powers:
-        said.append(units.watts(sum(powers)))
+        is_simulated = any(row.is_simulated and row.power_mw is not None for row in known)
+        said.append(units.simulated(units.watts(sum(powers)), is_simulated))
     return f"{fleet}: " + ", ".join(said)
 
 
@@ -98,6 +102,7 @@ def as_plain(row: Row) -> dict[str, Plain]:
         "memory_total_bytes": row.memory_total_bytes,
         "power_mw": row.power_mw,
         "temperature_c": row.temperature_c,
+        "simulated": row.is_simulated,
         "tokens_per_s": row.tokens_per_s,
         "job_id": row.job_id or None,
         "job": row.job or None,

@@ -66,6 +66,7 @@ def _plain(device: str, plan: "JobPlan") -> dict[str, Plain]:
         "peak_bytes": plan.peak_bytes,
         "usable_bytes": plan.usable_bytes,
         "measured_peak_bytes": plan.measured_peak_bytes,
+        "calibrated_peak_bytes": plan.calibrated_peak_bytes,
         "memory": memory,
         "stored_layers": plan.stored_layers,
         "head_rows": plan.head_rows,
@@ -79,13 +80,19 @@ def _plain(device: str, plan: "JobPlan") -> dict[str, Plain]:
     }
 
 
+def _known(plan: "JobPlan") -> str:
+    if plan.calibrated_peak_bytes <= plan.peak_bytes:
+        return ""
+    return f", {units.size(plan.calibrated_peak_bytes)} by what was measured there before"
+
+
 def _card(device: str, plan: "JobPlan") -> Card:
     """The parts of the peak from the largest on; what rounds to nothing is left out."""
     parts = sorted(plan.memory, key=lambda part: -part.size_bytes)
     fields: list[tuple[str, Cell]] = [
         ("device", device),
         ("verdict", f"it fits: {units.size(plan.usable_bytes)} are for training on {device}"),
-        ("peak", f"{units.size(plan.peak_bytes)} predicted"),
+        ("peak", f"{units.size(plan.peak_bytes)} predicted{_known(plan)}"),
         *((f"  {part.name}", units.size(part.size_bytes)) for part in parts if part.size_bytes),
         ("settings", _settings(plan)),
     ]

@@ -7,11 +7,16 @@ from controller.cli import job_screen, plain, units
 from controller.cli.artifact_view import short
 from controller.cli.output import Card, Cell, Styled, Table
 from controller.cli.plain import Plain
+from protos import causes
+from protos.causes import POLICIES, Retry
 from protos.nanofleet.v1 import job_pb2
 
 if TYPE_CHECKING:
     from controller import JobRecord
 
+# Of a log's tail: the exception and where it came from.
+_LAST_WORDS = 3
+_GIVEN_UP = "The retries that its cause is worth are used up: the job has failed."
 _COLUMNS = ("JOB", "NAME", "DEVICE", "STATE", "STEP", "LOSS", "SUBMITTED")
 
 
@@ -56,7 +61,14 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
         fields += _result(job)
     elif job.HasField("progress"):
         fields += _progress(job)
-    fields += [(f"attempt {attempt.number}", _attempt(attempt)) for attempt in job.attempts]
+    for attempt in job.attempts:
+        fields.append((f"attempt {attempt.number}", _attempt(attempt)))
+        # Those of the last one are the result's.
+        if attempt.HasField("circumstances") and attempt.state != job_pb2.JOB_STATE_SUCCEEDED:
+            fields.append(("  board", job_screen.circumstances(attempt.circumstances)))
+        if attempt.cause and attempt.state != job_pb2.JOB_STATE_CANCELED:
+            was_the_last = job.state == job_pb2.JOB_STATE_FAILED and attempt == job.attempts[-1]
+            fields += _diagnosis(attempt, _GIVEN_UP if was_the_last else "")
     return fields
 
 
@@ -141,7 +153,6 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
 
 def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     result = job.result
-    energy = result.energy_j if result.HasField("energy_j") else None
     best = result.best
     held_out: list[tuple[str, Cell]] = [
         (
@@ -165,7 +176,8 @@ def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
             f"{units.size(result.peak_rss_bytes)}"
             f" ({units.size(result.peak_anonymous_bytes)} anonymous)",
         ),
-        ("energy", units.energy(energy)),
+        ("energy", job_screen.energy(result)),
+        ("board", job_screen.circumstances(result.circumstances)),
     ]
 
 
@@ -178,3 +190,35 @@ def _attempt(attempt: job_pb2.Attempt) -> str:
         took_ns = attempt.ended.boottime_ns - attempt.started.boottime_ns
         said += f" after {units.duration(took_ns / 1e9)}" if both else ""
     return f"{said}: {attempt.message}" if attempt.message else said
+
+
+def _diagnosis(attempt: job_pb2.Attempt, given_up: str) -> list[tuple[str, Cell]]:
+    """What a person would ask next: what happens now, how things stood, the worker's last words."""
+    retry = POLICIES[attempt.cause].retry
+    then = given_up if given_up and retry is not Retry.NEVER else retry.value
+    last_words = attempt.log_tail.strip().splitlines()[-_LAST_WORDS:]
+    return [
+        ("  then", then),
+        ("  at its end", _conditions(attempt)),
+        *(("  its log" if number == 0 else " ", line) for number, line in enumerate(last_words)),
+        ("  more", causes.page(attempt.cause)),
+    ]
+
+
+def _conditions(attempt: job_pb2.Attempt) -> str:
+    """What is not known is left out."""
+    last = attempt.last
+    said = []
+    if last.HasField("step"):
+        said.append(f"step {last.step}/{last.total_steps}")
+    if last.HasField("rss_bytes"):
+        peak = f", peak {units.size(attempt.peak_rss_bytes)}" if attempt.peak_rss_bytes else ""
+        anonymous = f"{units.size(last.anonymous_bytes)} anonymous"
+        said.append(f"worker {units.size(last.rss_bytes)} ({anonymous}{peak})")
+    elif attempt.peak_rss_bytes:
+        said.append(f"worker's peak {units.size(attempt.peak_rss_bytes)}")
+    if last.HasField("available_bytes"):
+        said.append(f"board {units.size(last.available_bytes)} available")
+    if last.HasField("temperature_c"):
+        said.append(units.celsius(last.temperature_c))
+    return ", ".join(said)

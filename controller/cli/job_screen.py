@@ -142,8 +142,48 @@ def outcome(name: str, result: job_pb2.JobResult) -> str:
         f" ({units.size(result.peak_anonymous_bytes)} anonymous)"
     )
     if result.HasField("energy_j"):
-        said += f", {units.energy(result.energy_j)}"
+        said += f", {energy(result)}"
     return said + "."
+
+
+def energy(result: job_pb2.JobResult) -> str:
+    joules = result.energy_j if result.HasField("energy_j") else None
+    return units.simulated(units.energy(joules), result.circumstances.simulated)
+
+
+def circumstances(board: job_pb2.Circumstances) -> str:
+    """``15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal)``."""
+    return "; ".join(filter(None, (_mode(board), _draw(board), _heat(board), _events(board))))
+
+
+def _mode(board: job_pb2.Circumstances) -> str:
+    parts = [board.power_mode] if board.power_mode else []
+    if board.HasField("cores_online"):
+        parts.append(f"{board.cores_online} cores")
+    if board.HasField("clocks_pinned"):
+        parts.append("clocks pinned" if board.clocks_pinned else "clocks free")
+    if board.changed:
+        parts.append("changed meanwhile")
+    if board.simulated:
+        parts.append("all of it simulated")
+    return ", ".join(parts)
+
+
+def _draw(board: job_pb2.Circumstances) -> str:
+    if not board.HasField("mean_power_mw"):
+        return ""
+    return f"{units.watts(round(board.mean_power_mw))} {board.power_source}"
+
+
+def _heat(board: job_pb2.Circumstances) -> str:
+    if not board.HasField("peak_celsius"):
+        return ""
+    mean, peak = units.celsius(board.mean_celsius), units.celsius(board.peak_celsius)
+    return f"{mean} mean, {peak} peak ({board.heat_zone})"
+
+
+def _events(board: job_pb2.Circumstances) -> str:
+    return ", ".join(f"{one.events} × {one.name}" for one in board.over_current if one.events)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -204,9 +244,9 @@ def _fact(label: str, value: str) -> "RenderableType":
 def _board(view: JobView) -> str:
     known = []
     if view.power_mw is not None:
-        known.append(units.watts(view.power_mw))
+        known.append(units.simulated(units.watts(view.power_mw), view.is_simulated))
     if view.temperature_c is not None:
-        known.append(units.celsius(view.temperature_c))
+        known.append(units.simulated(units.celsius(view.temperature_c), view.is_simulated))
     return ", ".join(known)
 
 

@@ -36,6 +36,8 @@ class JobView:
     evaluations: tuple[job_pb2.Evaluated, ...] = ()
     power_mw: int | None = None
     temperature_c: float | None = None
+    # Power and heat are those of a simulated board.
+    is_simulated: bool = False
     # Why nothing arrives at the moment; empty while the link is up.
     link_problem: str = ""
 
@@ -84,7 +86,8 @@ def observe(sample: telemetry_pb2.TelemetrySample, view: JobView) -> JobView:
     return replace(
         view,
         power_mw=power.total_mw if power.HasField("total_mw") else None,
-        temperature_c=hottest_c(sample),
+        temperature_c=board_c(sample),
+        is_simulated=sample.simulated,
         link_problem="",
     )
 
@@ -94,8 +97,10 @@ def disconnected(problem: str, view: JobView) -> JobView:
     return replace(view, link_problem=problem, power_mw=None, temperature_c=None)
 
 
-def hottest_c(sample: telemetry_pb2.TelemetrySample) -> float | None:
-    """The zone nearest to throttling stands for the board."""
+def board_c(sample: telemetry_pb2.TelemetrySample) -> float | None:
+    """The junction's temperature where the board tells it, else its hottest zone."""
+    if sample.HasField("heat"):
+        return sample.heat.celsius
     return max((zone.celsius for zone in sample.temperatures), default=None)
 
 

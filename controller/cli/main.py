@@ -118,6 +118,7 @@ app.add_typer(
             "token": token.token,
             "list": device.list_devices,
             "show": device.show,
+            "events": device.events,
             "label": device.label,
             "remove": device.remove,
         },

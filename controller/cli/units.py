@@ -99,6 +99,11 @@ def celsius(degrees: float | None) -> str:
     return ABSENT if degrees is None else f"{degrees:.0f} °C"
 
 
+def simulated(said: str, is_simulated: bool) -> str:
+    """Marks what no sensor has measured; what is absent needs no mark."""
+    return f"{said} sim" if is_simulated and said != ABSENT else said
+
+
 def energy(joules: float | None) -> str:
     """``840 J``, ``12.6 kJ``."""
     if joules is None:

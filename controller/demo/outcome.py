@@ -1,6 +1,6 @@
 """What the demo measured: filled in by the story, drawn by the screen, kept as summary.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from controller.cli.plain import Plain
@@ -35,6 +35,25 @@ class Peaks:
 
 
 @dataclass(slots=True)
+class Powers:
+    """What each device drew, and how warm it became, by its telemetry."""
+
+    sums_mw: dict[str, tuple[int, int]] = field(default_factory=dict)
+    celsius: dict[str, float] = field(default_factory=dict)
+
+    def observe(self, device: str, sample: TelemetrySample) -> None:
+        if sample.power.HasField("total_mw"):
+            total_mw, count = self.sums_mw.get(device, (0, 0))
+            self.sums_mw[device] = total_mw + sample.power.total_mw, count + 1
+        if sample.HasField("heat"):
+            self.celsius[device] = max(self.celsius.get(device, -273.0), sample.heat.celsius)
+
+    def means_mw(self) -> Iterator[tuple[str, float]]:
+        for device, (total_mw, count) in self.sums_mw.items():
+            yield device, total_mw / count
+
+
+@dataclass(slots=True)
 class Outcome:
     """What the demo measured; ``summary.json`` holds the same."""
 
@@ -42,6 +61,7 @@ class Outcome:
     after: list[Answer] = field(default_factory=list)
     result: JobResult = field(default_factory=JobResult)
     peaks: Peaks = field(default_factory=Peaks)
+    powers: Powers = field(default_factory=Powers)
     served_while_training: int = 0
     resumed_at_step: int = 0
     sent_bytes: int = 0
@@ -68,6 +88,9 @@ def summary(outcome: Outcome) -> dict[str, Plain]:
         "trained_tokens_per_s": result.tokens_per_s,
         "decoded_tokens_per_s": outcome.decoded_tokens_per_s,
         "energy_j": result.energy_j if result.HasField("energy_j") else None,
+        "mean_power_mw": dict(outcome.powers.means_mw()),
+        "peak_celsius": dict(outcome.powers.celsius),
+        "simulated": result.circumstances.simulated,
         "peak_rss_bytes": dict(asdict(outcome.peaks)),
         "served_while_training": outcome.served_while_training,
         "resumed_at_step": outcome.resumed_at_step,

@@ -59,6 +59,8 @@ class Agent:
 
     name: str
     state: Path
+    # Simulated: the demo has no board.
+    board: str
     address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     process: subprocess.Popen[bytes] | None = None
 
@@ -105,7 +107,7 @@ class Agent:
         host, port = self.address.rsplit(":", 1)
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                self._command("run", "--host", host, "--port", port),
+                self._command("run", "--host", host, "--port", port, "--board", self.board),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -16,7 +16,7 @@ from rich.text import Text
 from controller.cli import job_screen, job_view, units
 from controller.cli.job_view import JobView
 from controller.demo.outcome import Answer, Outcome
-from protos.nanofleet.v1.job_pb2 import JobEvent
+from protos.nanofleet.v1.job_pb2 import JobEvent, JobResult
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample
 
 if TYPE_CHECKING:
@@ -130,13 +130,29 @@ def _answers(before: Sequence[Answer], after: Sequence[Answer]) -> Table:
     return table
 
 
+def _energy(result: JobResult) -> str:
+    if not result.HasField("energy_j"):
+        return "no sensor"
+    return f"{job_screen.energy(result)}, of the attempt that finished"
+
+
+def _boards(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """What each device drew and how warm it became; every one of the demo is simulated."""
+    simulated = outcome.result.circumstances.simulated
+    for device, mean_mw in outcome.powers.means_mw():
+        power = units.simulated(units.watts(round(mean_mw)), simulated)
+        heat = units.simulated(units.celsius(outcome.powers.celsius.get(device)), simulated)
+        yield f"board of {device}", f"{power} on average, {heat} at most"
+
+
 def _figures(outcome: Outcome) -> Table:
     result, peaks = outcome.result, outcome.peaks
     rows = [
         ("loss", f"{result.first_loss:.3f} → {result.final_loss:.3f} in {result.steps} steps"),
         ("trained", f"{units.rate(result.tokens_per_s)}, {units.duration(result.duration_s)}"),
         ("decoded", units.rate(outcome.decoded_tokens_per_s)),
-        ("energy", units.energy(result.energy_j) if result.HasField("energy_j") else "no sensor"),
+        ("energy", _energy(result)),
+        *_boards(outcome),
         ("peak of the agent", units.size(peaks.agent)),
         ("peak of the training worker", units.size(peaks.training)),
         ("peak of the inference worker", units.size(peaks.inference)),

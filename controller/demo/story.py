@@ -26,6 +26,8 @@ PERSONA = HERE / "persona.jsonl"
 JOB = HERE / "persona.yaml"
 BASE, DATASET = "tiny-gemma3", "persona"
 LEARNER, SERVER = "workshop", "kiosk"
+# Simulated: their watts and degrees follow from what the agents do on this machine.
+BOARDS = {LEARNER: "orin-nano-8gb-devkit", SERVER: "nano-4gb"}
 MAX_TOKENS = 48
 # The plug is pulled at the first checkpoint from here on.
 PLUG_STEP = 40
@@ -42,7 +44,9 @@ class Story:
 
     def __init__(self, folder: Path, screen: Screen) -> None:
         self.folder = folder
-        self.agents = {name: Agent(name, folder / "devices" / name) for name in (LEARNER, SERVER)}
+        self.agents = {
+            name: Agent(name, folder / "devices" / name, board) for name, board in BOARDS.items()
+        }
         self._screen = screen
         self._outcome = Outcome()
         self._questions = persona_questions()
@@ -77,7 +81,8 @@ class Story:
             await agent.start()
             self._screen.done(
                 f"device {agent.name}",
-                f"joined with a one-time token, speaks mTLS on {agent.address}, pid {agent.pid}",
+                f"simulates {agent.board}, joined with a one-time token,"
+                f" speaks mTLS on {agent.address}, pid {agent.pid}",
             )
 
     async def _push(self, fleet: Fleet) -> None:
@@ -181,6 +186,7 @@ class Story:
         async def observe(device: str) -> None:
             async for sample in fleet.telemetry(device):
                 self._outcome.peaks.observe(sample)
+                self._outcome.powers.observe(device, sample)
                 if device == LEARNER:
                     self._screen.observe(sample)
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from artifacts.persisting import Point
 from controller.store.schema import REVISION
 from protos.errors import Busy, DiskFull, InvalidRequest, Refused
 
@@ -57,17 +58,23 @@ class Store:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, point: Point) -> Iterator[Connection]:
         """A transaction that commits when the block ends well; holds the only write lock."""
-        with _translated(), self._write.begin() as connection:
+        with (
+            _translated(),
+            self._write.connect() as connection,
+            connection.begin() as transaction,
+        ):
             yield connection
+            with point:
+                transaction.commit()
 
     def _bring_up_to_date(self) -> None:
         """One small read when there is nothing to do; Alembic is imported only when there is."""
         with self.read() as connection:
             if _revision(connection) == REVISION:
                 return
-        with self.write() as connection:
+        with self.write(Point.FLEET_OPENED) as connection:
             revision = _revision(connection)
             if revision != REVISION:
                 _check_known(revision)

@@ -5,14 +5,18 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, Connection, Row, false, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from controller import pictures
 from controller.records import ENDED, JobRecord, State
 from controller.store.schema import events, jobs
 from protos.errors import InvalidRequest, NotFound
 from protos.nanofleet.v1 import job_pb2
 
 
-def assign(connection: Connection, record: JobRecord) -> None:
-    """Writes ASSIGNED: the job, its device and its generation, before anything is sent."""
+def assign(connection: Connection, record: JobRecord, selector: str = "") -> None:
+    """Writes ASSIGNED: the job, its device and its generation, before anything is sent.
+
+    ``selector``: where else it may go if it moves.
+    """
     connection.execute(
         insert(jobs).values(
             id=record.id,
@@ -24,6 +28,7 @@ def assign(connection: Connection, record: JobRecord) -> None:
             job=record.job.SerializeToString(),
             journal_id="",
             created_utc_ns=record.created_utc_ns,
+            selector=selector,
         )
     )
 
@@ -36,6 +41,17 @@ def picture(connection: Connection, job: job_pb2.Job, journal_id: str) -> None:
     same = (jobs.c.id == job.id) & (jobs.c.generation == job.generation)
     values = {"state": job.state, "job": job.SerializeToString(), "journal_id": journal_id}
     connection.execute(update(jobs).where(same).values(**values))
+
+
+def fail(connection: Connection, record: JobRecord, message: str) -> None:
+    """Decided here, because the device cannot be asked any more. The journal that held the job
+    stays noted: its events are the job's."""
+    job = pictures.failed(record.job, message)
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id == record.id)
+        .values(state=job.state, job=job.SerializeToString())
+    )
 
 
 def confirm(connection: Connection, job: job_pb2.Job, journal_id: str) -> None:
@@ -59,7 +75,7 @@ def every(
         statement = statement.where(jobs.c.device == device)
     if states:
         statement = statement.where(jobs.c.state.in_(states))
-    return [_record(row) for row in connection.execute(statement)]
+    return [record_of(row) for row in connection.execute(statement)]
 
 
 def unfinished(connection: Connection, device: str = "") -> list[JobRecord]:
@@ -67,7 +83,7 @@ def unfinished(connection: Connection, device: str = "") -> list[JobRecord]:
     statement = select(jobs).where(jobs.c.state.not_in(ENDED)).order_by(jobs.c.created_utc_ns)
     if device:
         statement = statement.where(jobs.c.device == device)
-    return [_record(row) for row in connection.execute(statement)]
+    return [record_of(row) for row in connection.execute(statement)]
 
 
 def in_other_journals(connection: Connection, device: str, journal_id: str) -> list[JobRecord]:
@@ -77,12 +93,12 @@ def in_other_journals(connection: Connection, device: str, journal_id: str) -> l
         & jobs.c.state.not_in(ENDED)
         & jobs.c.journal_id.not_in(("", journal_id))
     )
-    return [_record(row) for row in connection.execute(select(jobs).where(lost))]
+    return [record_of(row) for row in connection.execute(select(jobs).where(lost))]
 
 
 def find(connection: Connection, job_id: str) -> JobRecord | None:
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
 def require(connection: Connection, reference: str) -> JobRecord:
@@ -114,7 +130,7 @@ def _starts_with(reference: str) -> ColumnElement[bool]:
 
 def _newest(connection: Connection, condition: ColumnElement[bool]) -> list[JobRecord]:
     statement = select(jobs).where(condition).order_by(jobs.c.created_utc_ns.desc())
-    return [_record(row) for row in connection.execute(statement)]
+    return [record_of(row) for row in connection.execute(statement)]
 
 
 def add_event(
@@ -132,16 +148,16 @@ def add_event(
 
 
 def events_of(connection: Connection, record: JobRecord) -> list[job_pb2.JobEvent]:
-    """The job's events in the order in which they happened."""
-    statement = (
-        select(events.c.body)
-        .where(events.c.job_id == record.id, events.c.device == record.device)
-        .order_by(events.c.seq)
-    )
+    """The job's events in the order in which they happened, on the device and in the journal that
+    it is in now."""
+    journal_id = select(jobs.c.journal_id).where(jobs.c.id == record.id).scalar_subquery()
+    of_the_job = (events.c.job_id == record.id) & (events.c.device == record.device)
+    in_its_journal = (events.c.journal_id == journal_id) | (journal_id == "")
+    statement = select(events.c.body).where(of_the_job, in_its_journal).order_by(events.c.seq)
     return [job_pb2.JobEvent.FromString(body) for body in connection.scalars(statement)]
 
 
-def _record(row: Row[tuple[object, ...]]) -> JobRecord:
+def record_of(row: Row[tuple[object, ...]]) -> JobRecord:
     return JobRecord(
         id=row.id,
         name=row.name,

@@ -19,7 +19,13 @@
     jobs    ─ id ◀─────┐          │          what was asked, and the newest picture of it
               device ──┼──────────┘          generation: fences events of older assignments
               name, generation,   state, spec (bytes), job (nanofleet.v1.Job),
-              journal_id, created_utc_ns     journal_id: the journal that holds the job
+              journal_id, created_utc_ns,    journal_id: the journal that holds the job
+              selector, granted_boot_id,     granted: the newest grant of its lease, by the clock
+              granted_ns                     and the boot of the machine that this file is on
+                       │
+    left_behind        │                     assignments that were moved away from a device
+      (job_id, generation)                   canceled: the device has heard of it
+      device, canceled │
                        │
     events  ─ (device, journal_id, seq)      a copy of the devices' journals
               job_id ──┘
@@ -36,6 +42,7 @@ events stay, as the record of what was done.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -48,7 +55,7 @@ from sqlalchemy import (
 
 # What `alembic_version` says when the database is as described above; a test holds that this is
 # the newest migration.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 
@@ -102,8 +109,21 @@ jobs = Table(
     Column("job", LargeBinary, nullable=False),
     Column("journal_id", Text, nullable=False),
     Column("created_utc_ns", BigInteger, nullable=False),
+    Column("selector", Text, nullable=False, server_default=""),
+    Column("granted_boot_id", Text, nullable=False, server_default=""),
+    Column("granted_ns", BigInteger, nullable=False, server_default="0"),
     Index("jobs_by_device", "device", "state"),
     Index("jobs_by_name", "name", "created_utc_ns"),
+)
+
+left_behind = Table(
+    "left_behind",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    Column("device", Text, nullable=False),
+    Column("canceled", Boolean, nullable=False),
+    Index("left_behind_by_device", "device", "canceled"),
 )
 
 events = Table(

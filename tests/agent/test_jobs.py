@@ -2,20 +2,25 @@
 
 import asyncio
 import json
+import os
+import select
+import signal
+import time
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from artifacts import adapter, dataset, digest
 from protos import errors, status
-from protos.nanofleet.v1 import artifact_pb2, job_pb2
+from protos.nanofleet.v1 import artifact_pb2, device_pb2, job_pb2
 from protos.nanofleet.v1.inference_pb2 import (
     GenerateRequest,
     ListAdaptersRequest,
     UnloadModelRequest,
 )
-from protos.nanofleet.v1.job_pb2 import JobEvent, WatchJobRequest
+from protos.nanofleet.v1.job_pb2 import JobEvent, JobSpec, WatchJobRequest
 from tests.agent.daemon import Stubs
 from tests.agent.jobs.samples import FIRST, SECOND, spec_bytes, train_spec
 from tests.agent.kitchen import BASE, ENDLESS, Kitchen, ended, events, submit, until
@@ -197,6 +202,52 @@ async def test_a_job_that_is_cancelled_while_it_is_being_paused(kitchen: Kitchen
     assert job.state == job_pb2.JOB_STATE_CANCELED
     assert job.attempts[0].cause == job_pb2.CAUSE_CANCELED
     assert job.message == "The job was cancelled."
+
+
+async def test_a_job_with_a_lease_stops_when_nobody_grants_it_any_more(kitchen: Kitchen) -> None:
+    """The worker sees to that itself: its agent is frozen meanwhile."""
+    # Few reports, so that they do not fill the pipe that nobody reads.
+    train = JobSpec.FromString(kitchen.spec(steps=ENDLESS, accumulation=64)).train
+    async with kitchen.daemon.stubs() as stubs:
+        await kitchen.stock(stubs)
+        spec = JobSpec(name="moving", train=train, lease_s=6).SerializeToString()
+        assert (await submit(stubs, spec)).state == job_pb2.JOB_STATE_QUEUED
+        lease_end_ns = await grant(stubs)
+        await until(stubs, lambda event: event.progress.step >= 1)
+    os.kill(kitchen.daemon.pid, signal.SIGSTOP)
+    (worker,) = psutil.Process(kitchen.daemon.pid).children()
+    wait_for_death(worker.pid)
+    assert time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= lease_end_ns
+    os.kill(kitchen.daemon.pid, signal.SIGCONT)
+    async with kitchen.daemon.stubs() as stubs:
+        stopped = await until(stubs, lambda event: event.transition.message.startswith("Stopped"))
+        assert stopped.transition.to == job_pb2.JOB_STATE_QUEUED
+        assert "no controller was heard in time" in stopped.transition.message
+        assert await grant(stubs) > lease_end_ns
+        await until(stubs, lambda event: event.attempt == 2 and event.HasField("progress"))
+        await stubs.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=FIRST, generation=1))
+        assert (await ended(stubs)).state == job_pb2.JOB_STATE_CANCELED
+
+
+def wait_for_death(pid: int) -> None:
+    """Of somebody else's child, which nobody reaps."""
+    descriptor = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    assert poll.poll(60_000)
+    os.close(descriptor)
+
+
+async def grant(stubs: Stubs) -> int:
+    """As a controller does it; returns when the first job's lease ends."""
+    device = (await stubs.device.GetDevice(device_pb2.GetDeviceRequest())).device
+    request = job_pb2.RenewLeasesRequest(
+        boot_id=device.boot_id,
+        boottime_ns=device.boottime_ns,
+        grants=[job_pb2.LeaseGrant(job_id=FIRST, generation=1)],
+    )
+    (lease,) = (await stubs.jobs.RenewLeases(request)).leases
+    return lease.until_boottime_ns
 
 
 async def test_a_submission_is_idempotent_and_conflicts_are_named(kitchen: Kitchen) -> None:

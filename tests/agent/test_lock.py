@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.lock import StateLock, holder
-from protos.errors import InUse, Unreachable
+from agent.lock import FILE, StateLock, holder
+from protos.errors import InternalError, InUse, Unreachable
 
 
 def test_a_second_agent_is_refused(tmp_path: Path) -> None:
@@ -44,3 +44,9 @@ def test_asking_never_keeps_an_agent_from_starting(tmp_path: Path) -> None:
     finally:
         done.set()
         asking.join()
+
+
+def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(InternalError, match="cannot be written: Is a directory"):
+        StateLock(tmp_path)

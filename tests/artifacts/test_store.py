@@ -9,7 +9,7 @@ import pytest
 
 from artifacts import digest as digests
 from artifacts.digest import Digest
-from artifacts.store import ArtifactStore, StoredArtifact
+from artifacts.store import FRESH_S, ArtifactStore, StoredArtifact
 from protos.errors import (
     Busy,
     DigestMismatch,
@@ -221,7 +221,7 @@ def test_the_second_upload_of_the_same_is_busy(store: ArtifactStore, tmp_path: P
     other_process = ArtifactStore(tmp_path / "store")
     with store.begin(digest, 7, BASE, 0) as upload:
         for place in (store, other_process):
-            with pytest.raises(Busy, match=r"Another upload of \w{12} is running") as caught:
+            with pytest.raises(Busy, match=r"Another transfer of \w{12} is running") as caught:
                 place.begin(digest, 7, BASE, 0)
             assert caught.value.retry_after_s == 1.0
         with pytest.raises(InUse, match="It is being uploaded"):
@@ -355,7 +355,9 @@ def test_room_is_made_from_the_longest_unused(tmp_path: Path) -> None:
     pinned = put(store, b"pinned")
     store.pin(pinned, "job 1")
     store.touch(first)
-    again = ArtifactStore(tmp_path, reserve_bytes=0, free_bytes=lambda _: free())
+    again = ArtifactStore(
+        tmp_path, reserve_bytes=0, free_bytes=lambda _: free(), evicted=frozenset({BASE})
+    )
 
     def free() -> int:
         return 1_000 - sum(item.size_bytes for item in again.list())
@@ -378,7 +380,10 @@ def test_room_is_made_from_abandoned_uploads_but_not_running_ones(tmp_path: Path
     with store.begin(running, 100, BASE, 0) as upload:
         upload.write(bytes(50))
         disk.free = 0
-        assert store.make_room(80) == [abandoned]
+        with pytest.raises(DiskFull):
+            store.make_room(80)
+        assert store.committed_offset(abandoned) == 50, "in vain, nothing is deleted"
+        assert store.make_room(50) == [abandoned]
         assert store.committed_offset(abandoned) == 0
         disk.free = 1 << 40
         upload.write(bytes(10))
@@ -395,3 +400,26 @@ def test_a_pinned_artifact_survives_making_room_while_it_is_sent_again(tmp_path:
     disk.free = 0
     assert store.make_room(2) == [digest]  # the unfinished second copy
     assert store.path(digest).read_bytes() == b"weights"
+
+
+def test_an_upload_pushes_out_what_was_unused_longest_and_no_result(tmp_path: Path) -> None:
+    now_s = 0.0
+    store = ArtifactStore(
+        tmp_path,
+        reserve_bytes=0,
+        free_bytes=lambda _: 1_000 - store.used_bytes(),
+        monotonic_s=lambda: now_s,
+        evicted=frozenset({BASE}),
+    )
+    adapter = put(store, b"adapter" * 20, artifact_pb2.ARTIFACT_KIND_ADAPTER)
+    old, pinned, recent = (put(store, bytes([n]) * 200) for n in range(3))
+    store.pin(pinned, "job 1")
+    now_s = FRESH_S
+    store.touch(recent)
+    new = put(store, b"n" * 400)
+    assert {item.digest for item in store.list()} == {adapter, pinned, recent, new}
+    # What was used a moment ago belongs to the same job, maybe: a full disk is said to be full.
+    with pytest.raises(DiskFull):
+        put(store, b"x" * 300)
+    assert {item.digest for item in store.list()} == {adapter, pinned, recent, new}
+    assert old not in {item.digest for item in store.list()}

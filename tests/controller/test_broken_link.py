@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.persisting import Point
 from controller import Fleet
 from controller.dispatch import Dispatcher
 from controller.store import devices
@@ -95,7 +96,7 @@ async def link(fleet: Fleet) -> AsyncIterator[Link]:
 
 def redirect(fleet: Fleet, address: str) -> None:
     (record,) = fleet.devices()
-    with fleet._store.write() as transaction:
+    with fleet._store.write(Point.FLEET_COLLECTED) as transaction:
         devices.join(
             transaction, record.name, address, record.enrolment, record.labels, record.joined_utc_ns
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.persisting import Point
 from controller import collector, pictures
 from controller.records import JobRecord
 from controller.store import Store, devices, jobs
@@ -56,7 +57,7 @@ class Journal:
 def store(tmp_path: Path) -> Store:
     store = Store.open(tmp_path / "fleet.db")
     job = job_pb2.Job(id=JOB, generation=1)
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         devices.join(transaction, "kitchen", "h:1", "e1", {}, 7)
         jobs.assign(
             transaction, JobRecord(JOB, "persona", "kitchen", 1, JOB_STATE_UNSPECIFIED, job, 1)
@@ -67,7 +68,7 @@ def store(tmp_path: Path) -> Store:
 def apply(
     store: Store, batch: job_pb2.WatchJobResponse, ended: job_pb2.Job | None = None
 ) -> JobRecord:
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         collector.apply(transaction, "kitchen", batch, {JOB: ended} if ended else {})
         return jobs.require(transaction, JOB)
 
@@ -120,7 +121,7 @@ def test_a_crash_in_the_middle_of_a_batch_leaves_event_state_and_cursor_together
     journal = whole_life()
 
     def apply_and_crash() -> None:
-        with store.write() as transaction:
+        with store.write(Point.FLEET_COLLECTED) as transaction:
             collector.apply(transaction, "kitchen", journal.batch(), {})
             raise KeyError
 
@@ -164,7 +165,7 @@ def test_a_re_flashed_device_has_lost_its_jobs(store: Store) -> None:
 
 
 def test_a_job_that_was_never_confirmed_is_not_lost_with_a_journal(store: Store) -> None:
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         devices.set_cursor(transaction, "kitchen", Cursor("j1", 5))
     record = apply(store, job_pb2.WatchJobResponse(journal_id="j2"))
     assert record.state == JOB_STATE_UNSPECIFIED
@@ -178,7 +179,7 @@ def test_a_finished_job_is_not_lost_with_a_journal(store: Store) -> None:
 
 def test_the_answer_to_an_assignment_does_not_undo_what_events_told(store: Store) -> None:
     apply(store, whole_life().batch())
-    with store.write() as transaction:
+    with store.write(Point.FLEET_COLLECTED) as transaction:
         late = job_pb2.Job(id=JOB, generation=1, state=JOB_STATE_QUEUED)
         jobs.confirm(transaction, late, "j1")
         assert jobs.require(transaction, JOB).state == JOB_STATE_SUCCEEDED

@@ -1,5 +1,6 @@
 """Inference and telemetry of a real agent, and its errors on the wire."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from protos.errors import (
     InvalidRequest,
     Unreachable,
 )
+from protos.nanofleet.v1 import job_pb2
 from tests.controller.agents import Agent
 
 
@@ -37,6 +39,20 @@ async def test_telemetry_comes_in_order_without_a_gap(fleet: Fleet) -> None:
         if len(seqs) == 5:
             break
     assert seqs == list(range(seqs[0], seqs[0] + 5))
+
+
+async def test_a_broken_connection_is_closed_when_nobody_reads_from_it_any_more(
+    fleet: Fleet,
+) -> None:
+    """gRPC would end the reader as if somebody had cancelled it."""
+    connection = fleet._to("kitchen")
+    stream = connection.stream(connection.jobs.WatchJob, job_pb2.WatchJobRequest())
+    await anext(stream)
+    closing = asyncio.create_task(connection.close_unused())
+    await connection.get_device()
+    assert not closing.done()
+    await stream.aclose()
+    await asyncio.wait_for(closing, 10)
 
 
 async def test_errors_of_the_wire_are_ours(empty_fleet: Fleet, tmp_path: Path) -> None:

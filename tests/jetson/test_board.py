@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jetson.board import CUDA_ARCHITECTURES, JETPACKS, Board, identify
+from jetson.board import CUDA_ARCHITECTURES, JETPACKS, MODULES, Board, identify
 from jetson.clocks import read_power_mode
 from tests.jetson import trees
 from tests.jetson.trees import Tree, write
@@ -21,6 +21,10 @@ EXPECTED = {
         power_mode="5W (1)",
         is_jetson=True,
         cuda_architecture="53",
+        carrier="p3449-0000",
+        memory_variant_gb=4,
+        glibc="2.27",
+        container=None,
     ),
     "orin nano": Board(
         model="NVIDIA Jetson Orin Nano 8 GB (developer kit)",
@@ -35,6 +39,10 @@ EXPECTED = {
         power_mode="MAXN_SUPER (2)",
         is_jetson=True,
         cuda_architecture="87",
+        carrier="p3768-0000",
+        memory_variant_gb=8,
+        glibc=None,
+        container=None,
     ),
     "agx orin": Board(
         model="NVIDIA Jetson AGX Orin 64 GB",
@@ -49,6 +57,10 @@ EXPECTED = {
         power_mode="MAXN (0)",
         is_jetson=True,
         cuda_architecture="87",
+        carrier="p3737-0000",
+        memory_variant_gb=64,
+        glibc=None,
+        container=None,
     ),
     "xavier nx": Board(
         model="NVIDIA Jetson Xavier NX 8 GB",
@@ -63,6 +75,10 @@ EXPECTED = {
         power_mode=None,
         is_jetson=True,
         cuda_architecture="72",
+        carrier="p3509-0000",
+        memory_variant_gb=8,
+        glibc=None,
+        container=None,
     ),
     "thor": Board(
         model="NVIDIA Jetson T5000",
@@ -77,6 +93,10 @@ EXPECTED = {
         power_mode=None,
         is_jetson=True,
         cuda_architecture="110",
+        carrier="p4071-0000",
+        memory_variant_gb=128,
+        glibc=None,
+        container=None,
     ),
     "workstation": Board(
         model="Intel(R) Core(TM) i7-9700 CPU @ 3.00GHz",
@@ -91,6 +111,10 @@ EXPECTED = {
         power_mode=None,
         is_jetson=False,
         cuda_architecture=None,
+        carrier=None,
+        memory_variant_gb=None,
+        glibc="2.36",
+        container=None,
     ),
     "raspberry pi": Board(
         model="Raspberry Pi 5 Model B Rev 1.0",
@@ -105,6 +129,10 @@ EXPECTED = {
         power_mode=None,
         is_jetson=False,
         cuda_architecture=None,
+        carrier=None,
+        memory_variant_gb=None,
+        glibc=None,
+        container=None,
     ),
     "container": Board(
         model=None,
@@ -119,11 +147,65 @@ EXPECTED = {
         power_mode=None,
         is_jetson=False,
         cuda_architecture=None,
+        carrier=None,
+        memory_variant_gb=None,
+        glibc=None,
+        container=None,
     ),
 }
 
 
-@pytest.mark.parametrize("name", trees.BOARDS)
+# Module, carrier, SoC, variant in GB, L4T, JetPack, CUDA architecture, glibc, power mode, cores.
+AT_REST = {
+    "nano-4gb": "p3448-0000 p3449-0000 tegra210 4 32.7.6 4.6.6 53 2.27 MAXN(0) 4",
+    "nano-4gb-emmc": "p3448-0002 p3449-0000 tegra210 4 32.7.6 4.6.6 53 2.27 MAXN(0) 4",
+    "nano-2gb": "p3448-0003 p3542-0000 tegra210 2 32.7.6 4.6.6 53 2.27 MAXN(0) 4",
+    "tx2": "p3310-1000 p2597-0000 tegra186 8 32.7.6 4.6.6 62 2.27 MAXP_CORE_ARM(3) 6",
+    "tx2-nx": "p3636-0001 p3509-0000 tegra186 4 32.7.6 4.6.6 62 2.27 MAXP_CORE_ARM(3) 6",
+    "xavier-nx-8gb-sd": "p3668-0000 p3509-0000 tegra194 8 35.6.1 5.1.5 72 2.31 15W_6CORE(2) 6",
+    "xavier-nx-8gb": "p3668-0001 p3509-0000 tegra194 8 35.6.1 5.1.5 72 2.31 15W_6CORE(2) 6",
+    "xavier-nx-16gb": "p3668-0003 p3509-0000 tegra194 16 35.6.1 5.1.5 72 2.31 15W_6CORE(2) 6",
+    "agx-xavier-16gb": "p2888-0001 p2822-0000 tegra194 16 35.6.1 5.1.5 72 2.31 MODE_30W_ALL(3) 8",
+    "agx-xavier-32gb": "p2888-0004 p2822-0000 tegra194 32 35.6.1 5.1.5 72 2.31 MODE_30W_ALL(3) 8",
+    "agx-xavier-64gb": "p2888-0005 p2822-0000 tegra194 64 35.6.1 5.1.5 72 2.31 MODE_30W_ALL(3) 8",
+    "agx-xavier-industrial": "p2888-0008 p2822-0000 tegra194 32 35.6.1 5.1.5 72 2.31"
+    " MODE_30W_ALL(3) 8",
+    "orin-nano-4gb": "p3767-0004 p3768-0000 tegra234 4 36.5.0 6.2.2 87 2.35 10W(0) 6",
+    "orin-nano-8gb": "p3767-0003 p3768-0000 tegra234 8 36.5.0 6.2.2 87 2.35 15W(0) 6",
+    "orin-nano-8gb-devkit": "p3767-0005 p3768-0000 tegra234 8 36.5.0 6.2.2 87 2.35 25W(1) 6",
+    "orin-nx-8gb": "p3767-0001 p3768-0000 tegra234 8 36.5.0 6.2.2 87 2.35 25W(3) 6",
+    "orin-nx-16gb": "p3767-0000 p3768-0000 tegra234 16 36.5.0 6.2.2 87 2.35 25W(3) 8",
+    "agx-orin-devkit": "p3701-0000 p3737-0000 tegra234 32 36.5.0 6.2.2 87 2.35 MODE_30W(2) 12",
+    "agx-orin-32gb": "p3701-0004 p3737-0000 tegra234 32 36.5.0 6.2.2 87 2.35 MODE_30W(2) 8",
+    "agx-orin-64gb": "p3701-0005 p3737-0000 tegra234 64 36.5.0 6.2.2 87 2.35 MODE_30W(2) 12",
+    "agx-orin-industrial": "p3701-0008 p3737-0000 tegra234 64 36.5.0 6.2.2 87 2.35 MODE_30W(2) 12",
+    "thor-t5000": "p3834-0008 p4071-0000 tegra264 128 38.4.0 7.1 110 2.39 120W(1) 14",
+    "thor-t4000": "p3834-0000 p4071-0000 tegra264 64 38.4.0 7.1 110 2.39 120W(1) 12",
+}
+
+
+@pytest.mark.parametrize("name", trees.AT_REST)
+def test_every_board_at_rest(tmp_path: Path, name: str) -> None:
+    board = identify(write(trees.BOARDS[name], tmp_path), "aarch64")
+    told = (
+        board.module,
+        board.carrier,
+        board.soc,
+        board.memory_variant_gb,
+        board.l4t,
+        board.jetpack,
+        board.cuda_architecture,
+        board.glibc,
+        (board.power_mode or "").replace(" ", ""),
+        board.cpu_count,
+    )
+    assert " ".join(map(str, told)) == AT_REST[name]
+    assert board.is_jetson
+    assert board.module in MODULES
+    assert board.model == f"NVIDIA {MODULES[board.module]}"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_board_is_identified(tmp_path: Path, name: str) -> None:
     assert identify(write(trees.BOARDS[name], tmp_path), "aarch64") == EXPECTED[name]
 
@@ -171,6 +253,61 @@ def test_container_on_a_jetson_knows_the_board_but_not_the_release(tmp_path: Pat
     assert board.power_mode == "mode 2"
 
 
+def test_container_that_hides_the_device_tree_still_knows_its_chip(tmp_path: Path) -> None:
+    board = identify(
+        write({"sys/devices/soc0/family": b"Tegra\n", "sys/devices/soc0/soc_id": b"35\n"}, tmp_path)
+    )
+    assert (board.soc, board.is_jetson, board.cuda_architecture) == ("tegra234", True, "87")
+    assert board.module is None
+
+
+@pytest.mark.parametrize(
+    ("files", "container"),
+    [
+        ({".dockerenv": b""}, "docker"),
+        ({"run/.containerenv": b""}, "podman"),
+        ({"run/systemd/container": b"systemd-nspawn\n"}, "systemd-nspawn"),
+        ({}, None),
+    ],
+)
+def test_container_is_named(tmp_path: Path, files: Tree, container: str | None) -> None:
+    assert identify(write(files, tmp_path)).container == container
+
+
+@pytest.mark.parametrize(
+    ("compatible", "carrier"),
+    [
+        (b"seeed,j401+p3767-0003\0nvidia,tegra234\0", "seeed,j401"),
+        (b"nvidia,p3768-0000+p3767-0005-super\0nvidia,tegra234\0", "p3768-0000"),
+        (b"forecr,dsboard-ornx\0nvidia,p3767-0000\0nvidia,tegra234\0", "forecr dsboard-ornx"),
+        (b"nvidia,p3767-0000\0nvidia,tegra234\0", None),
+    ],
+)
+def test_carrier_of_whatever_maker(tmp_path: Path, compatible: bytes, carrier: str | None) -> None:
+    board = identify(write({"proc/device-tree/compatible": compatible}, tmp_path))
+    assert board.carrier == carrier
+    assert (board.module or "").startswith("p3767")
+
+
+def test_module_from_the_flashed_image_where_the_device_tree_names_none(tmp_path: Path) -> None:
+    tree = {
+        "proc/device-tree/compatible": b"maker,carrier\0nvidia,tegra234\0",
+        "etc/nv_boot_control.conf": b"TNSPEC 3767-300-0005-N.2-1-1-jetson-orin-nano-devkit-\n"
+        b"COMPATIBLE_SPEC 3767--0005--1--jetson-orin-nano-devkit-\n",
+    }
+    assert identify(write(tree, tmp_path)).module == "p3767-0005"
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "gigabytes"),
+    [(1980, 2), (3964, 4), (7337, 8), (7772, 8), (15388, 16), (30536, 32), (62840, 64),
+     (125772, 128)],
+)  # fmt: skip
+def test_memory_variant_after_the_carve_out(tmp_path: Path, mebibytes: int, gigabytes: int) -> None:
+    write({**trees.ORIN_NANO, **trees.memory(mebibytes * 1024, 1_000_000, 0)}, tmp_path)
+    assert identify(tmp_path).memory_variant_gb == gigabytes
+
+
 def test_power_mode_without_a_name(tmp_path: Path) -> None:
     mode = read_power_mode(write({"var/lib/nvpmodel/status": b"pmode:0003\n"}, tmp_path))
     assert mode is not None
@@ -187,3 +324,4 @@ def test_this_machine_is_identified() -> None:
     assert board.architecture
     assert board.cpu_count
     assert board.memory_total_bytes
+    assert board.glibc

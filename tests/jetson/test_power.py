@@ -14,7 +14,7 @@ from tests.jetson.trees import write
         (
             "nano",
             PowerReading(
-                (Rail("POM_5V_IN", 2875), Rail("POM_5V_GPU", 39), Rail("POM_5V_CPU", 509)),
+                (Rail("POM_5V_IN", 2875), Rail("POM_5V_GPU", 40), Rail("POM_5V_CPU", 510)),
                 2875,
                 "POM_5V_IN",
             ),
@@ -53,6 +53,37 @@ from tests.jetson.trees import write
                 "VIN",
             ),
         ),
+        (
+            "tx2",
+            PowerReading(
+                (
+                    Rail("VDD_SYS_GPU", 152),
+                    Rail("VDD_SYS_SOC", 475),
+                    Rail("VDD_4V0_WIFI", 28),
+                    Rail("VDD_IN", 2470),
+                    Rail("VDD_SYS_CPU", 228),
+                    Rail("VDD_SYS_DDR", 380),
+                ),
+                2470,
+                "VDD_IN",
+            ),
+        ),
+        (
+            "agx-xavier-32gb",
+            PowerReading(
+                (
+                    Rail("GPU", 190),
+                    Rail("CPU", 380),
+                    Rail("SOC", 1140),
+                    Rail("CV", 0),
+                    Rail("VDDRQ", 380),
+                    Rail("SYS5V", 1330),
+                ),
+                3420,
+                SUM_OF_RAILS,
+            ),
+        ),
+        ("nano-2gb", None),
         ("workstation", None),
         ("raspberry pi", None),
         ("container", None),
@@ -147,3 +178,26 @@ def test_rapl_that_comes_or_goes_is_absent(
     before: tuple[rapl.EnergyCounter, ...], after: tuple[rapl.EnergyCounter, ...]
 ) -> None:
     assert rapl.spent(before, after) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "total_mw", "source"),
+    [
+        ("nano-4gb", 1250, "POM_5V_IN"),
+        ("nano-4gb-emmc", 1250, "POM_5V_IN"),
+        ("tx2-nx", 2470, "VDD_IN"),
+        ("xavier-nx-8gb", 3433, "VDD_IN"),
+        ("xavier-nx-16gb", 3433, "VDD_IN"),
+        ("agx-xavier-64gb", 3420, SUM_OF_RAILS),
+        ("orin-nano-4gb", 3753, "VDD_IN"),
+        ("orin-nano-8gb-devkit", 3753, "VDD_IN"),
+        ("orin-nx-16gb", 3753, "VDD_IN"),
+        ("agx-orin-32gb", 6648, SUM_OF_RAILS),
+        ("thor-t5000", 27000, "VIN"),
+        ("thor-t4000", 27000, "VIN"),
+    ],
+)
+def test_total_at_rest(tmp_path: Path, name: str, total_mw: int, source: str) -> None:
+    reading = read_power(write(trees.BOARDS[name], tmp_path))
+    assert reading is not None
+    assert (reading.total_mw, reading.total_source) == (total_mw, source)

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from jetson import profiles
-from jetson.board import CUDA_ARCHITECTURES, MODULES
+from jetson.board import CUDA_ARCHITECTURES, MODULES, identify
 from jetson.profiles import load, parsed, profile_of
+from jetson.simulation.boards import BOARDS as AT_REST
+from jetson.simulation.boards import tree_of
+from jetson.simulation.tree import write
 
 # The boards that we claim to know: one module, at least, of each.
 BOARDS = {
@@ -48,6 +51,15 @@ def test_every_board_has_a_profile(module: str) -> None:
     found = profile_of(module)
     assert found is not None
     assert module in found.modules
+
+
+@pytest.mark.parametrize("name", AT_REST)
+def test_a_profile_asks_for_no_more_than_there_is(name: str, tmp_path: Path) -> None:
+    board = AT_REST[name]
+    found = profile_of(identify(write(tree_of(board), tmp_path), "aarch64").module)
+    assert found is not None
+    assert found.memory_budget_mib < board.available_kb // 1024
+    assert found.inference_threads < found.training_threads <= board.cores
 
 
 def test_no_profile_is_for_a_module_that_is_not_known() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jetson import board, boot, clocks, gpu, memory, power, rapl, thermal
-from tests.jetson.trees import BOARDS, spoiled, write
+from jetson import board, boot, clocks, emc, gpu, memory, power, rapl, thermal, throttling
+from tests.jetson.trees import BOARDS, TO_SPOIL, spoiled, write
 
 
 def everything(root: Path) -> dict[str, object]:
@@ -20,7 +20,12 @@ def everything(root: Path) -> dict[str, object]:
         "boot": boot.boot_id(root),
         "memory": memory.read_memory(root),
         "pressure": memory.read_pressure_percent(root),
-        "zram": memory.zram_bytes(root),
+        "zram": memory.read_zram(root),
+        "free block": memory.read_free_block(root),
+        "emc": emc.read_emc(root),
+        "over-current": throttling.read_over_current(root),
+        "pinned": clocks.read_pinned(clocks.find_policies(root), gpu.find_gpu(root)),
+        "heat": thermal.read_heat(root),
         "gpu": gpu.read_gpu(root),
         "counters": rapl.read_counters(root),
     }
@@ -32,7 +37,7 @@ def everything(root: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", TO_SPOIL)
 def test_spoiled_files_harm_nothing_else(tmp_path: Path, name: str) -> None:
     write(BOARDS[name], tmp_path)
     healthy = everything(tmp_path)
@@ -52,14 +57,18 @@ def concerns(name: str, file: str) -> bool:
     """Whether a file has a part in a reading."""
     parts = {
         "drivers/ina": ("rail", "total"),
-        "class/thermal": ("zone",),
-        "class/hwmon": ("zone",),
-        "class/devfreq": ("gpu",),
+        "class/thermal": ("zone", "heat"),
+        "class/hwmon": ("zone", "over-current"),
+        "class/devfreq": ("gpu", "pinned"),
         "class/powercap": ("counters",),
-        "system/cpu": ("clocks", "board"),
+        "system/cpu": ("clocks", "board", "pinned"),
         "proc/meminfo": ("memory", "board"),
         "proc/pressure": ("pressure",),
         "proc/swaps": ("zram",),
+        "sys/block": ("zram",),
+        "proc/buddyinfo": ("free block",),
+        "emc": ("emc",),
+        "nvmap": ("memory",),
     }
     return any(part in file and name.startswith(names) for part, names in parts.items()) or (
         name == "board" and not file.startswith("sys/")
@@ -68,7 +77,7 @@ def concerns(name: str, file: str) -> bool:
 
 def assert_plausible(read: dict[str, object], why: str) -> None:
     for value in read.values():
-        if isinstance(value, thermal.Temperature):
+        if isinstance(value, thermal.Temperature | thermal.Heat):
             assert -60 <= value.celsius <= 200, why
         elif isinstance(value, power.Rail):
             assert value.power_mw is None or 0 <= value.power_mw < 10**6, why

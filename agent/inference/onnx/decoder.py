@@ -18,8 +18,9 @@ from onnxruntime import (
     SessionOptions,
 )
 
-from agent.inference.decoder import Decoder, Logits
+from agent.inference.decoder import Decoder, Row
 from agent.inference.engine import Adapter, EngineOptions
+from agent.inference.onnx import interruption
 from agent.inference.onnx import signature as names
 from agent.inference.onnx.export import GRAPH
 from agent.inference.onnx.lora import LoraPool
@@ -58,12 +59,14 @@ class OnnxDecoder(Decoder):
         tensors: Tensors,
         options: EngineOptions,
     ) -> None:
+        super().__init__()
         self._configuration = configuration
         self._tensors = tensors
         self._length = options.context_length
         self._session = InferenceSession(folder / GRAPH, _settings(options), _PROVIDERS)
         self._tables = _rotary_tables(configuration, tensors, options.context_length)
-        self._loras = LoraPool(configuration.family.architecture, _adaptable(configuration))
+        architecture, adaptable = configuration.family.architecture, _adaptable(configuration)
+        self._loras = LoraPool(architecture, adaptable, options.freed)
         self._adapter: Adapter | None = None
         self._sequences: dict[int, Buffers] = {}
 
@@ -72,21 +75,49 @@ class OnnxDecoder(Decoder):
             self._loras.get(adapter)
         self._adapter = adapter
 
-    def decode(self, sequence: int, tokens: Sequence[int], position: int) -> Logits:
-        buffers = self._bound(sequence)
-        binding = buffers.binding
-        total = position + len(tokens)
+    def logit_rows(
+        self, sequence: int, tokens: Sequence[int], position: int, rows: int = 1
+    ) -> Sequence[Row] | None:
+        logits: Row = np.empty((rows, self._configuration.size.vocabulary), dtype=np.float32)
+        return list(logits) if self._run(sequence, tokens, position, logits) else None
+
+    def hidden_states(
+        self, sequence: int, tokens: Sequence[int], position: int
+    ) -> Sequence[Row] | None:
+        size = self._configuration.size
+        logits: Row = np.empty((1, size.vocabulary), dtype=np.float32)
+        states: Row = np.empty((len(tokens), size.hidden), dtype=np.float32)
+        return list(states) if self._run(sequence, tokens, position, logits, states) else None
+
+    def _run(
+        self,
+        sequence: int,
+        tokens: Sequence[int],
+        position: int,
+        logits: Row,
+        states: Row | None = None,
+    ) -> bool:
+        """Fills in the logits after the last tokens, and the hidden states of all if they are
+        wanted; False when it was cancelled. What was written to the cache lies beyond its end
+        then."""
+        binding = self._bound(sequence).binding
+        total, rows = position + len(tokens), len(logits)
         embedded = self._tensors.gather(EMBEDDING, tokens)
         embedded *= np.float32(self._configuration.embedding_scale)
-        logits: Logits = np.empty((1, self._configuration.size.vocabulary), dtype=np.float32)
+        wanted = np.arange(len(tokens) - rows, len(tokens), dtype=np.int64)
         binding.bind_cpu_input(names.EMBEDDED, embedded)
-        binding.bind_cpu_input(names.WANTED, np.array([len(tokens) - 1], dtype=np.int64))
+        binding.bind_cpu_input(names.WANTED, wanted)
         binding.bind_cpu_input(names.LAST_POSITION, np.array([total - 1], dtype=np.int32))
         binding.bind_cpu_input(names.TOTAL, np.array(total, dtype=np.int32))
         binding.bind_ortvalue_output(names.LOGITS, OrtValue.ortvalue_from_numpy(logits))
-        self._session.run_with_iobinding(binding)
-        last: Logits = logits[0]
-        return last
+        if states is not None:
+            binding.bind_ortvalue_output(names.HIDDEN, OrtValue.ortvalue_from_numpy(states))
+        try:
+            return interruption.run(self._session, binding, len(tokens) > 1, self.is_cancelled)
+        finally:
+            if states is not None:
+                # The next call has another number of tokens, and wants none.
+                self._sequences[sequence].worn = self
 
     def drop(self, sequence: int, position: int = 0) -> None:
         """What lies beyond ``position`` is written over; with nothing before it, pages go back."""

@@ -22,6 +22,7 @@ from agent.model.configuration import EMBEDDING, HEAD, Configuration
 from agent.model.tensors import Tensors
 from artifacts import durable, headroom
 from artifacts.base_model import BaseModel
+from artifacts.persisting import Point
 
 GRAPH, WEIGHTS = "decoder.onnx", "weights.bin"
 # Another one whenever the files would be made differently.
@@ -72,7 +73,7 @@ def _make(
     fresh = Path(tempfile.mkdtemp(prefix=".new.", dir=folder.parent))
     try:
         _write(fresh, configuration, tensors, matrices)
-        durable.publish(fresh, folder)
+        durable.publish(fresh, folder, Point.GRAPH_EXPORTED)
     except BaseException:
         # As large as a model: not even a failure may leave it.
         shutil.rmtree(fresh, ignore_errors=True)
@@ -87,9 +88,10 @@ def _write(
     with (folder / WEIGHTS).open("wb") as file:
         packed = {name: pack(tensors, name, file) for name in matrices}
         file.flush()
-        os.fsync(file.fileno())
+        with Point.GRAPH_PART:
+            os.fsync(file.fileno())
     specs = configuration.family.tensors(configuration.size, head=False)
     vectors = {s.target: tensors.vector(s.target) for s in specs if len(s.shape) == 1}
     further = looks_further(onnxruntime.__version__)
     model = Builder(configuration, vectors, packed, WEIGHTS, further).build()
-    durable.write_bytes(folder / GRAPH, model.SerializeToString())
+    durable.write_bytes(folder / GRAPH, model.SerializeToString(), Point.GRAPH_PART)

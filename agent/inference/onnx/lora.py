@@ -5,7 +5,7 @@ millisecond, and the base has the zero rows that the graph brings along.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,16 @@ Inputs = Mapping[str, OrtValue]
 
 
 class LoraPool:
-    """The adapters used last. ``shapes``: (rows, columns) of each matrix that can be adapted."""
+    """The adapters used last. ``shapes``: (rows, columns) of each matrix that can be adapted;
+    ``freed`` is told the digest of one that makes room for another."""
 
-    def __init__(self, architecture: str, shapes: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        shapes: Mapping[str, tuple[int, int]],
+        freed: Callable[[str], None],
+    ) -> None:
+        self._freed = freed
         self._architecture = architecture
         self._shapes = shapes
         # Least recently used first.
@@ -40,7 +47,9 @@ class LoraPool:
         if inputs is None:
             inputs = self._load(adapter)
             while len(self._loaded) >= KEPT:
-                self._loaded.pop(next(iter(self._loaded)))
+                oldest = next(iter(self._loaded))
+                del self._loaded[oldest]
+                self._freed(oldest)
         self._loaded[adapter.digest] = inputs
         return inputs
 

@@ -14,8 +14,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache
 
-from agent.inference.decoder import Decoder, Logits
-from agent.inference.engine import Adapter
+from agent.inference.decoder import Decoder, Row
+from agent.inference.engine import Adapter, EngineOptions
 from agent.inference.failures import adapter_unusable
 from agent.inference.reference.model import load
 from artifacts.base_model import BaseModel
@@ -25,11 +25,20 @@ from protos.errors import NanofleetError
 KEPT = 4
 
 
+class _Cancelled(Exception):
+    """Ends a computation between two layers."""
+
+
 class ReferenceDecoder(Decoder):
-    def __init__(self, base: BaseModel, threads: int) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, base: BaseModel, options: EngineOptions) -> None:
+        super().__init__()
+        torch.set_num_threads(options.threads)
+        self._freed = options.freed
         self._base = base
-        self._model = load(base)
+        model: Any = load(base)
+        self._model = model
+        for layer in model.base_model.layers:
+            layer.register_forward_pre_hook(self._look)
         self._adapted: Any = None  # PEFT's model around the same modules
         # PEFT's names of the adapters, least recently used first.
         self._loaded: dict[str, str] = {}
@@ -49,23 +58,46 @@ class ReferenceDecoder(Decoder):
             if isinstance(module, LoraLayer):
                 module.set_scale(name, adapter.scale)
 
-    def decode(self, sequence: int, tokens: Sequence[int], position: int) -> Logits:
-        cache = self._caches.setdefault(sequence, DynamicCache())
-        with torch.inference_mode():
-            out: Any = self._model(
-                input_ids=torch.tensor([list(tokens)]), past_key_values=cache, logits_to_keep=1
-            )
-        logits: Logits = out.logits[0, -1].numpy()
-        return logits
+    def logit_rows(
+        self, sequence: int, tokens: Sequence[int], position: int, rows: int = 1
+    ) -> Sequence[Row] | None:
+        out = self._computed(self._model, sequence, tokens, position, logits_to_keep=rows)
+        return None if out is None else list(out.logits[0].numpy())
+
+    def hidden_states(
+        self, sequence: int, tokens: Sequence[int], position: int
+    ) -> Sequence[Row] | None:
+        out = self._computed(self._model.base_model, sequence, tokens, position)
+        return None if out is None else list(out.last_hidden_state[0].numpy())
 
     def drop(self, sequence: int, position: int = 0) -> None:
+        """Layer by layer: those behind the one at which a call ended early hold less."""
         if position == 0:
             self._caches.pop(sequence, None)
         elif cache := self._caches.get(sequence):
-            cache.crop(position - cache.get_seq_length())
+            for layer in cache.layers:
+                layer.crop(min(0, position - layer.get_seq_length()))
 
     def close(self) -> None:
         self._caches.clear()
+
+    def _computed(
+        self, model: Any, sequence: int, tokens: Sequence[int], position: int, **wanted: int
+    ) -> Any:
+        """What the model says of the tokens; None when it was cancelled."""
+        cache = self._caches.setdefault(sequence, DynamicCache())
+        try:
+            with torch.inference_mode():
+                ids = torch.tensor([list(tokens)])
+                return model(input_ids=ids, past_key_values=cache, **wanted)
+        except _Cancelled:
+            self.drop(sequence, position)
+            return None
+
+    def _look(self, *_layer: object) -> None:
+        """Before each layer."""
+        if self.is_cancelled():
+            raise _Cancelled
 
     def _load(self, adapter: Adapter) -> str:
         """PEFT's name for it. ``path`` is its weights; the configuration lies beside them."""
@@ -82,7 +114,9 @@ class ReferenceDecoder(Decoder):
             else:
                 self._adapted.load_adapter(folder, adapter_name=name)
         while len(self._loaded) >= KEPT:
-            self._adapted.delete_adapter(self._loaded.pop(next(iter(self._loaded))))
+            oldest = next(iter(self._loaded))
+            self._adapted.delete_adapter(self._loaded.pop(oldest))
+            self._freed(oldest)
         return name
 
 

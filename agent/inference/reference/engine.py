@@ -8,14 +8,9 @@ from pathlib import Path
 from agent.inference.engine import EngineOptions
 from agent.inference.reference.decoder import ReferenceDecoder
 from agent.inference.serial import SerialEngine
-from artifacts.base_model import BaseModel
 
 
 class ReferenceEngine(SerialEngine):
     @classmethod
     def open(cls, base: Path, options: EngineOptions) -> "ReferenceEngine":
-        return cls(base, options, _decoder)
-
-
-def _decoder(base: BaseModel, options: EngineOptions) -> ReferenceDecoder:
-    return ReferenceDecoder(base, options.threads)
+        return cls(base, options, ReferenceDecoder)

@@ -24,39 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/nanofleet/v1/artifact.proto\x12\x0cnanofleet.v1\"f\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.ArtifactKind\x12\x0c\n\x04pins\x18\x04 \x03(\t\"%\n\x13StatArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"k\n\x14StatArtifactResponse\x12\x0f\n\x07present\x18\x01 \x01(\x08\x12\x18\n\x10\x63ommitted_offset\x18\x02 \x01(\x04\x12(\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x16.nanofleet.v1.Artifact\"`\n\x12PutArtifactRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.nanofleet.v1.PutArtifactHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"q\n\x11PutArtifactHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.ArtifactKind\x12\x0e\n\x06offset\x18\x04 \x01(\x04\"?\n\x13PutArtifactResponse\x12(\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x16.nanofleet.v1.Artifact\"4\n\x12GetArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"$\n\x13GetArtifactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"@\n\x14ListArtifactsRequest\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.nanofleet.v1.ArtifactKind\"B\n\x15ListArtifactsResponse\x12)\n\tartifacts\x18\x01 \x03(\x0b\x32\x16.nanofleet.v1.Artifact\"\'\n\x15\x44\x65leteArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteArtifactResponse*\x9f\x01\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41RTIFACT_KIND_BASE_MODEL\x10\x01\x12\x19\n\x15\x41RTIFACT_KIND_DATASET\x10\x02\x12\x19\n\x15\x41RTIFACT_KIND_ADAPTER\x10\x03\x12\x1c\n\x18\x41RTIFACT_KIND_CHECKPOINT\x10\x04\x32\xcb\x03\n\x0f\x41rtifactService\x12U\n\x0cStatArtifact\x12!.nanofleet.v1.StatArtifactRequest\x1a\".nanofleet.v1.StatArtifactResponse\x12T\n\x0bPutArtifact\x12 .nanofleet.v1.PutArtifactRequest\x1a!.nanofleet.v1.PutArtifactResponse(\x01\x12T\n\x0bGetArtifact\x12 .nanofleet.v1.GetArtifactRequest\x1a!.nanofleet.v1.GetArtifactResponse0\x01\x12X\n\rListArtifacts\x12\".nanofleet.v1.ListArtifactsRequest\x1a#.nanofleet.v1.ListArtifactsResponse\x12[\n\x0e\x44\x65leteArtifact\x12#.nanofleet.v1.DeleteArtifactRequest\x1a$.nanofleet.v1.DeleteArtifactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/nanofleet/v1/artifact.proto\x12\x0cnanofleet.v1\"f\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.ArtifactKind\x12\x0c\n\x04pins\x18\x04 \x03(\t\"I\n\x13StatArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06pieces\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\'\n\tByteRange\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"\x92\x01\n\x14StatArtifactResponse\x12\x0f\n\x07present\x18\x01 \x01(\x08\x12\x18\n\x10\x63ommitted_offset\x18\x02 \x01(\x04\x12(\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x16.nanofleet.v1.Artifact\x12%\n\x04held\x18\x04 \x03(\x0b\x32\x17.nanofleet.v1.ByteRange\"s\n\x12PutArtifactRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.nanofleet.v1.PutArtifactHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x66ill_to\x18\x03 \x01(\x04H\x00\x42\x06\n\x04part\"\x81\x01\n\x11PutArtifactHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x1a.nanofleet.v1.ArtifactKind\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0e\n\x06pieces\x18\x05 \x01(\x0c\"?\n\x13PutArtifactResponse\x12(\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x16.nanofleet.v1.Artifact\"4\n\x12GetArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"$\n\x13GetArtifactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"@\n\x14ListArtifactsRequest\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.nanofleet.v1.ArtifactKind\"B\n\x15ListArtifactsResponse\x12)\n\tartifacts\x18\x01 \x03(\x0b\x32\x16.nanofleet.v1.Artifact\"\'\n\x15\x44\x65leteArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteArtifactResponse*\x9f\x01\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41RTIFACT_KIND_BASE_MODEL\x10\x01\x12\x19\n\x15\x41RTIFACT_KIND_DATASET\x10\x02\x12\x19\n\x15\x41RTIFACT_KIND_ADAPTER\x10\x03\x12\x1c\n\x18\x41RTIFACT_KIND_CHECKPOINT\x10\x04\x32\xcb\x03\n\x0f\x41rtifactService\x12U\n\x0cStatArtifact\x12!.nanofleet.v1.StatArtifactRequest\x1a\".nanofleet.v1.StatArtifactResponse\x12T\n\x0bPutArtifact\x12 .nanofleet.v1.PutArtifactRequest\x1a!.nanofleet.v1.PutArtifactResponse(\x01\x12T\n\x0bGetArtifact\x12 .nanofleet.v1.GetArtifactRequest\x1a!.nanofleet.v1.GetArtifactResponse0\x01\x12X\n\rListArtifacts\x12\".nanofleet.v1.ListArtifactsRequest\x1a#.nanofleet.v1.ListArtifactsResponse\x12[\n\x0e\x44\x65leteArtifact\x12#.nanofleet.v1.DeleteArtifactRequest\x1a$.nanofleet.v1.DeleteArtifactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.nanofleet.v1.artifact_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ARTIFACTKIND']._serialized_start=876
-  _globals['_ARTIFACTKIND']._serialized_end=1035
+  _globals['_ARTIFACTKIND']._serialized_start=1029
+  _globals['_ARTIFACTKIND']._serialized_end=1188
   _globals['_ARTIFACT']._serialized_start=52
   _globals['_ARTIFACT']._serialized_end=154
   _globals['_STATARTIFACTREQUEST']._serialized_start=156
-  _globals['_STATARTIFACTREQUEST']._serialized_end=193
-  _globals['_STATARTIFACTRESPONSE']._serialized_start=195
-  _globals['_STATARTIFACTRESPONSE']._serialized_end=302
-  _globals['_PUTARTIFACTREQUEST']._serialized_start=304
-  _globals['_PUTARTIFACTREQUEST']._serialized_end=400
-  _globals['_PUTARTIFACTHEADER']._serialized_start=402
-  _globals['_PUTARTIFACTHEADER']._serialized_end=515
-  _globals['_PUTARTIFACTRESPONSE']._serialized_start=517
-  _globals['_PUTARTIFACTRESPONSE']._serialized_end=580
-  _globals['_GETARTIFACTREQUEST']._serialized_start=582
-  _globals['_GETARTIFACTREQUEST']._serialized_end=634
-  _globals['_GETARTIFACTRESPONSE']._serialized_start=636
-  _globals['_GETARTIFACTRESPONSE']._serialized_end=672
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=674
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=738
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=740
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=806
-  _globals['_DELETEARTIFACTREQUEST']._serialized_start=808
-  _globals['_DELETEARTIFACTREQUEST']._serialized_end=847
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=849
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=873
-  _globals['_ARTIFACTSERVICE']._serialized_start=1038
-  _globals['_ARTIFACTSERVICE']._serialized_end=1497
+  _globals['_STATARTIFACTREQUEST']._serialized_end=229
+  _globals['_BYTERANGE']._serialized_start=231
+  _globals['_BYTERANGE']._serialized_end=270
+  _globals['_STATARTIFACTRESPONSE']._serialized_start=273
+  _globals['_STATARTIFACTRESPONSE']._serialized_end=419
+  _globals['_PUTARTIFACTREQUEST']._serialized_start=421
+  _globals['_PUTARTIFACTREQUEST']._serialized_end=536
+  _globals['_PUTARTIFACTHEADER']._serialized_start=539
+  _globals['_PUTARTIFACTHEADER']._serialized_end=668
+  _globals['_PUTARTIFACTRESPONSE']._serialized_start=670
+  _globals['_PUTARTIFACTRESPONSE']._serialized_end=733
+  _globals['_GETARTIFACTREQUEST']._serialized_start=735
+  _globals['_GETARTIFACTREQUEST']._serialized_end=787
+  _globals['_GETARTIFACTRESPONSE']._serialized_start=789
+  _globals['_GETARTIFACTRESPONSE']._serialized_end=825
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=827
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=891
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=893
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=959
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=961
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=1000
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=1002
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=1026
+  _globals['_ARTIFACTSERVICE']._serialized_start=1191
+  _globals['_ARTIFACTSERVICE']._serialized_end=1650
 # @@protoc_insertion_point(module_scope)

@@ -83,19 +83,51 @@ class StatArtifactRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    pieces: _builtins.bytes
+    """As in PutArtifactHeader; with it the answer says what the device can fill in by itself."""
+    size_bytes: _builtins.int
+    """Of the whole artifact; needed with pieces."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
+        pieces: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "pieces", b"pieces", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatArtifactRequest: _TypeAlias = StatArtifactRequest  # noqa: Y015
+
+@_typing.final
+class ByteRange(_message.Message):
+    """Bytes of an artifact, from start up to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    end: _builtins.int
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByteRange: _TypeAlias = ByteRange  # noqa: Y015
 
 @_typing.final
 class StatArtifactResponse(_message.Message):
@@ -104,21 +136,29 @@ class StatArtifactResponse(_message.Message):
     PRESENT_FIELD_NUMBER: _builtins.int
     COMMITTED_OFFSET_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     present: _builtins.bool
     committed_offset: _builtins.int
     """Where an upload resumes: what is on disk, synced and journalled. 0 when nothing is."""
     @_builtins.property
     def artifact(self) -> Global___Artifact: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___ByteRange]:
+        """Behind the committed offset, in order: what lies on the device as pieces of other artifacts. An
+        upload may leave it out, see PutArtifactRequest.fill_to.
+        """
+
     def __init__(
         self,
         *,
         present: _builtins.bool = ...,
         committed_offset: _builtins.int = ...,
         artifact: Global___Artifact | None = ...,
+        held: _abc.Iterable[Global___ByteRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "committed_offset", b"committed_offset", "present", b"present"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "committed_offset", b"committed_offset", "held", b"held", "present", b"present"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,7 +170,12 @@ class PutArtifactRequest(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    FILL_TO_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
+    fill_to: _builtins.int
+    """The device fills in the bytes up to here from other artifacts; they are a range that it said
+    it held. RESOURCE_EXHAUSTED when it holds them no more: ask again what it holds.
+    """
     @_builtins.property
     def header(self) -> Global___PutArtifactHeader: ...
     def __init__(
@@ -138,12 +183,13 @@ class PutArtifactRequest(_message.Message):
         *,
         header: Global___PutArtifactHeader | None = ...,
         chunk: _builtins.bytes = ...,
+        fill_to: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "fill_to", b"fill_to", "header", b"header", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "fill_to", b"fill_to", "header", b"header", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk", "fill_to"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -157,11 +203,17 @@ class PutArtifactHeader(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     size_bytes: _builtins.int
     kind: Global___ArtifactKind.ValueType
     offset: _builtins.int
     """Must be the committed_offset that StatArtifact gave (OUT_OF_RANGE otherwise)."""
+    pieces: _builtins.bytes
+    """Of an artifact of 64 MiB or more: the SHA-256 of each 4 MiB of it (the last may be shorter), 32
+    bytes each, in order. Empty: such an upload starts anew when a byte of it turns out wrong, and
+    later ones share nothing with it.
+    """
     def __init__(
         self,
         *,
@@ -169,10 +221,11 @@ class PutArtifactHeader(_message.Message):
         size_bytes: _builtins.int = ...,
         kind: Global___ArtifactKind.ValueType = ...,
         offset: _builtins.int = ...,
+        pieces: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "offset", b"offset", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "offset", b"offset", "pieces", b"pieces", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

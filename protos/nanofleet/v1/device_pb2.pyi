@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from protos.nanofleet.v1 import job_pb2 as _job_pb2
 from protos.nanofleet.v1 import telemetry_pb2 as _telemetry_pb2
 import builtins as _builtins
 import sys
@@ -141,6 +142,13 @@ class Board(_message.Message):
     POWER_MODE_FIELD_NUMBER: _builtins.int
     IS_JETSON_FIELD_NUMBER: _builtins.int
     CUDA_ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    MEMORY_VARIANT_GB_FIELD_NUMBER: _builtins.int
+    GLIBC_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    ZONES_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    CLOCKS_PINNED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """"NVIDIA Jetson Orin Nano 8 GB", or the CPU's name elsewhere"""
     module: _builtins.str
@@ -161,6 +169,24 @@ class Board(_message.Message):
     is_jetson: _builtins.bool
     cuda_architecture: _builtins.str
     """"87" """
+    carrier: _builtins.str
+    """"p3768-0000", or what its maker calls it"""
+    memory_variant_gb: _builtins.int
+    """8: what the module is sold with"""
+    glibc: _builtins.str
+    """"2.35", of the userland that the agent runs in"""
+    container: _builtins.str
+    """"docker"; empty on the host"""
+    simulated: _builtins.str
+    """The name of the board that is simulated here: nothing of the above is this machine.
+    "nano-4gb"
+    """
+    clocks_pinned: _builtins.bool
+    """As in PowerModeSample: jetson_clocks. Absent: not known."""
+    @_builtins.property
+    def zones(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThermalZone]:
+        """Where the board throttles and switches itself off."""
+
     def __init__(
         self,
         *,
@@ -176,14 +202,70 @@ class Board(_message.Message):
         power_mode: _builtins.str = ...,
         is_jetson: _builtins.bool = ...,
         cuda_architecture: _builtins.str = ...,
+        carrier: _builtins.str = ...,
+        memory_variant_gb: _builtins.int = ...,
+        glibc: _builtins.str = ...,
+        container: _builtins.str = ...,
+        zones: _abc.Iterable[Global___ThermalZone] | None = ...,
+        simulated: _builtins.str = ...,
+        clocks_pinned: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "clocks_pinned", b"clocks_pinned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "architecture", b"architecture", "carrier", b"carrier", "clocks_pinned", b"clocks_pinned", "container", b"container", "cpu_count", b"cpu_count", "cuda_architecture", b"cuda_architecture", "glibc", b"glibc", "is_jetson", b"is_jetson", "jetpack", b"jetpack", "kernel", b"kernel", "l4t", b"l4t", "memory_total_bytes", b"memory_total_bytes", "memory_variant_gb", b"memory_variant_gb", "model", b"model", "module", b"module", "power_mode", b"power_mode", "simulated", b"simulated", "soc", b"soc", "zones", b"zones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clocks_pinned: _TypeAlias = _typing.Literal["clocks_pinned"]  # noqa: Y015
+    _WhichOneofArgType__clocks_pinned: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clocks_pinned) -> _WhichOneofReturnType__clocks_pinned | None: ...
+
+Global___Board: _TypeAlias = Board  # noqa: Y015
+
+@_typing.final
+class ThermalZone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TRIPS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"cpu-thermal" """
+    @_builtins.property
+    def trips(self) -> _containers.RepeatedCompositeFieldContainer[Global___TripPoint]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        trips: _abc.Iterable[Global___TripPoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "cpu_count", b"cpu_count", "cuda_architecture", b"cuda_architecture", "is_jetson", b"is_jetson", "jetpack", b"jetpack", "kernel", b"kernel", "l4t", b"l4t", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "module", b"module", "power_mode", b"power_mode", "soc", b"soc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "trips", b"trips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Board: _TypeAlias = Board  # noqa: Y015
+Global___ThermalZone: _TypeAlias = ThermalZone  # noqa: Y015
+
+@_typing.final
+class TripPoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CELSIUS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"passive": the kernel slows down; "hot"; "critical": it switches off; "active": a fan"""
+    celsius: _builtins.float
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        celsius: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["celsius", b"celsius", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TripPoint: _TypeAlias = TripPoint  # noqa: Y015
 
 @_typing.final
 class Engine(_message.Message):
@@ -306,3 +388,94 @@ class WatchTelemetryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTelemetryResponse: _TypeAlias = WatchTelemetryResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    """The journal that `after_seq` is of; another one's is void, and the answer begins at the oldest."""
+    after_seq: _builtins.int
+    """Events with a greater number are answered, the oldest first, 256 at most."""
+    newest: _builtins.int
+    """Instead of those: so many of the newest, in order."""
+    def __init__(
+        self,
+        *,
+        journal_id: _builtins.str = ...,
+        after_seq: _builtins.int = ...,
+        newest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "journal_id", b"journal_id", "newest", b"newest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceEvent]: ...
+    def __init__(
+        self,
+        *,
+        journal_id: _builtins.str = ...,
+        events: _abc.Iterable[Global___DeviceEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "journal_id", b"journal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class DeviceEvent(_message.Message):
+    """The newest 1,000 are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    ACT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """In one sequence with the events of jobs: numbers grow, and leave gaps."""
+    act: _builtins.str
+    """"load the model", "unload the model", "refuse the model", "free an adapter", …"""
+    reason: _builtins.str
+    """Why, with the numbers behind it."""
+    base_digest: _builtins.str
+    adapter_digest: _builtins.str
+    @_builtins.property
+    def at(self) -> _job_pb2.Moment: ...
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        at: _job_pb2.Moment | None = ...,
+        act: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        base_digest: _builtins.str = ...,
+        adapter_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "adapter_digest", b"adapter_digest", "at", b"at", "base_digest", b"base_digest", "reason", b"reason", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceEvent: _TypeAlias = DeviceEvent  # noqa: Y015

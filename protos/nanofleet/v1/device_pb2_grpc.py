@@ -44,6 +44,11 @@ class DeviceServiceStub:
                 request_serializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.WatchTelemetryRequest.SerializeToString,
                 response_deserializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.WatchTelemetryResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/nanofleet.v1.DeviceService/ListEvents',
+                request_serializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -64,6 +69,14 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """What was decided about the device's models, with reasons; decisions about a job are events of
+        that job. Changes nothing. Role: viewer and up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +89,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.WatchTelemetry,
                     request_deserializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.WatchTelemetryRequest.FromString,
                     response_serializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.WatchTelemetryResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.ListEventsRequest.FromString,
+                    response_serializer=protos_dot_nanofleet_dot_v1_dot_device__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +150,33 @@ class DeviceService:
             '/nanofleet.v1.DeviceService/WatchTelemetry',
             protos_dot_nanofleet_dot_v1_dot_device__pb2.WatchTelemetryRequest.SerializeToString,
             protos_dot_nanofleet_dot_v1_dot_device__pb2.WatchTelemetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanofleet.v1.DeviceService/ListEvents',
+            protos_dot_nanofleet_dot_v1_dot_device__pb2.ListEventsRequest.SerializeToString,
+            protos_dot_nanofleet_dot_v1_dot_device__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class DeviceServiceStub:
     """Telemetry from the ring, then live. Samples arrive in batches, in order of `seq`, without gaps
     for as long as the ring still holds them. Role: viewer and up.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_device_pb2.ListEventsRequest, _device_pb2.ListEventsResponse]
+    """What was decided about the device's models, with reasons; decisions about a job are events of
+    that job. Changes nothing. Role: viewer and up.
+    """
 
 @_typing.type_check_only
 class DeviceServiceAsyncStub(DeviceServiceStub):
@@ -46,6 +50,10 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     WatchTelemetry: _aio.UnaryStreamMultiCallable[_device_pb2.WatchTelemetryRequest, _device_pb2.WatchTelemetryResponse]  # type: ignore[assignment]
     """Telemetry from the ring, then live. Samples arrive in batches, in order of `seq`, without gaps
     for as long as the ring still holds them. Role: viewer and up.
+    """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_device_pb2.ListEventsRequest, _device_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """What was decided about the device's models, with reasons; decisions about a job are events of
+    that job. Changes nothing. Role: viewer and up.
     """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,6 +73,16 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_device_pb2.WatchTelemetryResponse], _abc.AsyncIterator[_device_pb2.WatchTelemetryResponse]]:
         """Telemetry from the ring, then live. Samples arrive in batches, in order of `seq`, without gaps
         for as long as the ring still holds them. Role: viewer and up.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _device_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_pb2.ListEventsResponse, _abc.Awaitable[_device_pb2.ListEventsResponse]]:
+        """What was decided about the device's models, with reasons; decisions about a job are events of
+        that job. Changes nothing. Role: viewer and up.
         """
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

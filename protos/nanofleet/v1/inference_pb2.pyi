@@ -621,11 +621,17 @@ class LoadModelResponse(_message.Message):
     LOAD_S_FIELD_NUMBER: _builtins.int
     ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     FILE_BYTES_FIELD_NUMBER: _builtins.int
+    PREDICTED_BYTES_FIELD_NUMBER: _builtins.int
+    CALIBRATED_BYTES_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     context_length: _builtins.int
     load_s: _builtins.float
     anonymous_bytes: _builtins.int
+    """What the worker takes now."""
     file_bytes: _builtins.int
+    predicted_bytes: _builtins.int
+    """Its predicted peak of anonymous memory, and with what such workers took beyond it before."""
+    calibrated_bytes: _builtins.int
     def __init__(
         self,
         *,
@@ -634,10 +640,12 @@ class LoadModelResponse(_message.Message):
         load_s: _builtins.float = ...,
         anonymous_bytes: _builtins.int = ...,
         file_bytes: _builtins.int = ...,
+        predicted_bytes: _builtins.int = ...,
+        calibrated_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "base_digest", b"base_digest", "context_length", b"context_length", "file_bytes", b"file_bytes", "load_s", b"load_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "base_digest", b"base_digest", "calibrated_bytes", b"calibrated_bytes", "context_length", b"context_length", "file_bytes", b"file_bytes", "load_s", b"load_s", "predicted_bytes", b"predicted_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from protos.nanofleet.v1 import telemetry_pb2 as _telemetry_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -111,8 +112,14 @@ class JobSpec(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
+    LEASE_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For people; need not be unique."""
+    lease_s: _builtins.int
+    """0: the job belongs to its device and is run exactly once, however long that is away. Otherwise it
+    may be given to another device, and runs only while its lease is granted: so many seconds after
+    the last grant it writes a checkpoint and waits.
+    """
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
     def __init__(
@@ -120,10 +127,11 @@ class JobSpec(_message.Message):
         *,
         name: _builtins.str = ...,
         train: Global___TrainSpec | None = ...,
+        lease_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_s", b"lease_s", "name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["train"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
@@ -439,6 +447,8 @@ class Attempt(_message.Message):
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """from 1"""
     state: Global___JobState.ValueType
@@ -453,6 +463,14 @@ class Attempt(_message.Message):
     def started(self) -> Global___Moment: ...
     @_builtins.property
     def ended(self) -> Global___Moment: ...
+    @_builtins.property
+    def last(self) -> Global___Conditions:
+        """How things stood when it ended, or was last looked at before: a diagnosis starts here."""
+
+    @_builtins.property
+    def circumstances(self) -> Global___Circumstances:
+        """Absent where the agent itself ended before the attempt did."""
+
     def __init__(
         self,
         *,
@@ -465,14 +483,171 @@ class Attempt(_message.Message):
         log_tail: _builtins.str = ...,
         peak_rss_bytes: _builtins.int = ...,
         peak_anonymous_bytes: _builtins.int = ...,
+        last: Global___Conditions | None = ...,
+        circumstances: Global___Circumstances | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circumstances", b"circumstances", "ended", b"ended", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended", b"ended", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "circumstances", b"circumstances", "ended", b"ended", "last", b"last", "log_tail", b"log_tail", "message", b"message", "number", b"number", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_rss_bytes", b"peak_rss_bytes", "started", b"started", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class Conditions(_message.Message):
+    """Absent fields were not known: no sensor, or no sample of that time survived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    RSS_BYTES_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Optimizer steps done, of all stages."""
+    total_steps: _builtins.int
+    rss_bytes: _builtins.int
+    """Of the worker."""
+    anonymous_bytes: _builtins.int
+    available_bytes: _builtins.int
+    """Of the board: what the kernel could still give."""
+    temperature_c: _builtins.float
+    """Of the board: its junction, else its hottest zone."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int | None = ...,
+        total_steps: _builtins.int | None = ...,
+        rss_bytes: _builtins.int | None = ...,
+        anonymous_bytes: _builtins.int | None = ...,
+        available_bytes: _builtins.int | None = ...,
+        temperature_c: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__anonymous_bytes: _TypeAlias = _typing.Literal["anonymous_bytes"]  # noqa: Y015
+    _WhichOneofArgType__anonymous_bytes: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__available_bytes: _TypeAlias = _typing.Literal["available_bytes"]  # noqa: Y015
+    _WhichOneofArgType__available_bytes: _TypeAlias = _typing.Literal["_available_bytes", b"_available_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__rss_bytes: _TypeAlias = _typing.Literal["rss_bytes"]  # noqa: Y015
+    _WhichOneofArgType__rss_bytes: _TypeAlias = _typing.Literal["_rss_bytes", b"_rss_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
+    _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    _WhichOneofReturnType__total_steps: _TypeAlias = _typing.Literal["total_steps"]  # noqa: Y015
+    _WhichOneofArgType__total_steps: _TypeAlias = _typing.Literal["_total_steps", b"_total_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anonymous_bytes) -> _WhichOneofReturnType__anonymous_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_bytes) -> _WhichOneofReturnType__available_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rss_bytes) -> _WhichOneofReturnType__rss_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_steps) -> _WhichOneofReturnType__total_steps | None: ...
+
+Global___Conditions: _TypeAlias = Conditions  # noqa: Y015
+
+@_typing.final
+class Circumstances(_message.Message):
+    """The board while an attempt ran, from its telemetry: what makes figures comparable. The same board
+    is half as fast in another power mode, or hot. Absent is absent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POWER_MODE_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    CLOCKS_PINNED_FIELD_NUMBER: _builtins.int
+    CORES_ONLINE_FIELD_NUMBER: _builtins.int
+    HEAT_ZONE_FIELD_NUMBER: _builtins.int
+    MEAN_CELSIUS_FIELD_NUMBER: _builtins.int
+    PEAK_CELSIUS_FIELD_NUMBER: _builtins.int
+    OVER_CURRENT_FIELD_NUMBER: _builtins.int
+    ENERGY_J_FIELD_NUMBER: _builtins.int
+    MEAN_POWER_MW_FIELD_NUMBER: _builtins.int
+    POWER_SOURCE_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    power_mode: _builtins.str
+    """"15W (0)", when the attempt ended"""
+    changed: _builtins.bool
+    """The mode, the cores or the pinned clocks were not the same all the time."""
+    clocks_pinned: _builtins.bool
+    """by jetson_clocks"""
+    cores_online: _builtins.int
+    heat_zone: _builtins.str
+    """"tj-thermal" """
+    mean_celsius: _builtins.float
+    """over the samples"""
+    peak_celsius: _builtins.float
+    energy_j: _builtins.float
+    mean_power_mw: _builtins.float
+    power_source: _builtins.str
+    """as in PowerSample.total_source"""
+    samples: _builtins.int
+    simulated: _builtins.bool
+    """Power, heat and clocks were those of a simulated board."""
+    @_builtins.property
+    def over_current(self) -> _containers.RepeatedCompositeFieldContainer[_telemetry_pb2.OverCurrentSample]:
+        """Events of over-current and under-voltage in this time."""
+
+    def __init__(
+        self,
+        *,
+        power_mode: _builtins.str = ...,
+        changed: _builtins.bool = ...,
+        clocks_pinned: _builtins.bool | None = ...,
+        cores_online: _builtins.int | None = ...,
+        heat_zone: _builtins.str = ...,
+        mean_celsius: _builtins.float | None = ...,
+        peak_celsius: _builtins.float | None = ...,
+        over_current: _abc.Iterable[_telemetry_pb2.OverCurrentSample] | None = ...,
+        energy_j: _builtins.float | None = ...,
+        mean_power_mw: _builtins.float | None = ...,
+        power_source: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        simulated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "_cores_online", b"_cores_online", "_energy_j", b"_energy_j", "_mean_celsius", b"_mean_celsius", "_mean_power_mw", b"_mean_power_mw", "_peak_celsius", b"_peak_celsius", "clocks_pinned", b"clocks_pinned", "cores_online", b"cores_online", "energy_j", b"energy_j", "mean_celsius", b"mean_celsius", "mean_power_mw", b"mean_power_mw", "peak_celsius", b"peak_celsius"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "_cores_online", b"_cores_online", "_energy_j", b"_energy_j", "_mean_celsius", b"_mean_celsius", "_mean_power_mw", b"_mean_power_mw", "_peak_celsius", b"_peak_celsius", "changed", b"changed", "clocks_pinned", b"clocks_pinned", "cores_online", b"cores_online", "energy_j", b"energy_j", "heat_zone", b"heat_zone", "mean_celsius", b"mean_celsius", "mean_power_mw", b"mean_power_mw", "over_current", b"over_current", "peak_celsius", b"peak_celsius", "power_mode", b"power_mode", "power_source", b"power_source", "samples", b"samples", "simulated", b"simulated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clocks_pinned: _TypeAlias = _typing.Literal["clocks_pinned"]  # noqa: Y015
+    _WhichOneofArgType__clocks_pinned: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned"]  # noqa: Y015
+    _WhichOneofReturnType__cores_online: _TypeAlias = _typing.Literal["cores_online"]  # noqa: Y015
+    _WhichOneofArgType__cores_online: _TypeAlias = _typing.Literal["_cores_online", b"_cores_online"]  # noqa: Y015
+    _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
+    _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__mean_celsius: _TypeAlias = _typing.Literal["mean_celsius"]  # noqa: Y015
+    _WhichOneofArgType__mean_celsius: _TypeAlias = _typing.Literal["_mean_celsius", b"_mean_celsius"]  # noqa: Y015
+    _WhichOneofReturnType__mean_power_mw: _TypeAlias = _typing.Literal["mean_power_mw"]  # noqa: Y015
+    _WhichOneofArgType__mean_power_mw: _TypeAlias = _typing.Literal["_mean_power_mw", b"_mean_power_mw"]  # noqa: Y015
+    _WhichOneofReturnType__peak_celsius: _TypeAlias = _typing.Literal["peak_celsius"]  # noqa: Y015
+    _WhichOneofArgType__peak_celsius: _TypeAlias = _typing.Literal["_peak_celsius", b"_peak_celsius"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clocks_pinned) -> _WhichOneofReturnType__clocks_pinned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cores_online) -> _WhichOneofReturnType__cores_online | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_j) -> _WhichOneofReturnType__energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_celsius) -> _WhichOneofReturnType__mean_celsius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_power_mw) -> _WhichOneofReturnType__mean_power_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peak_celsius) -> _WhichOneofReturnType__peak_celsius | None: ...
+
+Global___Circumstances: _TypeAlias = Circumstances  # noqa: Y015
 
 @_typing.final
 class JobResult(_message.Message):
@@ -491,6 +666,7 @@ class JobResult(_message.Message):
     PEAK_ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
@@ -501,6 +677,7 @@ class JobResult(_message.Message):
     duration_s: _builtins.float
     tokens_per_s: _builtins.float
     energy_j: _builtins.float
+    """Of the attempt that finished."""
     peak_rss_bytes: _builtins.int
     peak_anonymous_bytes: _builtins.int
     stopped_early: _builtins.bool
@@ -509,6 +686,10 @@ class JobResult(_message.Message):
     @_builtins.property
     def best(self) -> Global___Evaluated:
         """Of the exported adapter, where the recipe has an evaluation."""
+
+    @_builtins.property
+    def circumstances(self) -> Global___Circumstances:
+        """Of the attempt that finished."""
 
     def __init__(
         self,
@@ -526,11 +707,12 @@ class JobResult(_message.Message):
         peak_anonymous_bytes: _builtins.int = ...,
         best: Global___Evaluated | None = ...,
         stopped_early: _builtins.bool = ...,
+        circumstances: Global___Circumstances | None = ...,
         peak_gpu_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "energy_j", b"energy_j"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "circumstances", b"circumstances", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "circumstances", b"circumstances", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
@@ -967,15 +1149,21 @@ class CancelJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
+    generation: _builtins.int
+    """Cancels the job only if it is here in this generation or an older one: it has moved, and what is
+    newer is another assignment. 0: whichever is here.
+    """
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1078,6 +1266,100 @@ class ResumeJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeJobResponse: _TypeAlias = ResumeJobResponse  # noqa: Y015
+
+@_typing.final
+class RenewLeasesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    BOOTTIME_NS_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    boot_id: _builtins.str
+    """Echoed from Device.boot_id and boottime_ns."""
+    boottime_ns: _builtins.int
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseGrant]: ...
+    def __init__(
+        self,
+        *,
+        boot_id: _builtins.str = ...,
+        boottime_ns: _builtins.int = ...,
+        grants: _abc.Iterable[Global___LeaseGrant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "grants", b"grants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeasesRequest: _TypeAlias = RenewLeasesRequest  # noqa: Y015
+
+@_typing.final
+class LeaseGrant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseGrant: _TypeAlias = LeaseGrant  # noqa: Y015
+
+@_typing.final
+class RenewLeasesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
+        """Of the grants that hold."""
+
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___Lease] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeasesResponse: _TypeAlias = RenewLeasesResponse  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_BOOTTIME_NS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    until_boottime_ns: _builtins.int
+    """When it ends, on the device's CLOCK_BOOTTIME."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        until_boottime_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "until_boottime_ns", b"until_boottime_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):
@@ -1261,6 +1543,7 @@ class JobPlan(_message.Message):
     ENERGY_J_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
+    CALIBRATED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     peak_bytes: _builtins.int
     usable_bytes: _builtins.int
     measured_peak_bytes: _builtins.int
@@ -1276,6 +1559,8 @@ class JobPlan(_message.Message):
     """Where the board measures its power."""
     threads: _builtins.int
     data_type: _builtins.str
+    calibrated_peak_bytes: _builtins.int
+    """The predicted peak, and what workers on this base took beyond it on this device before."""
     @_builtins.property
     def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPart]:
         """The predicted peak of the worker, in parts, and what the board has for it."""
@@ -1298,10 +1583,11 @@ class JobPlan(_message.Message):
         energy_j: _builtins.float | None = ...,
         threads: _builtins.int = ...,
         data_type: _builtins.str = ...,
+        calibrated_peak_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015

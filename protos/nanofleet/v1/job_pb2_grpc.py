@@ -74,6 +74,11 @@ class JobServiceStub:
                 request_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobRequest.SerializeToString,
                 response_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobResponse.FromString,
                 _registered_method=True)
+        self.RenewLeases = channel.unary_unary(
+                '/nanofleet.v1.JobService/RenewLeases',
+                request_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.RenewLeasesRequest.SerializeToString,
+                response_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.RenewLeasesResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -137,6 +142,16 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLeases(self, request, context):
+        """Grants the leases of jobs that move to another device when this one is lost (JobSpec.lease_s).
+        Idempotent: a lease ends lease_s after the echoed stamp, or when it did before, if that is
+        later. A grant of another generation, of another boot, or of a job without a lease grants
+        nothing. Role: operator and up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +194,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.PlanJob,
                     request_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobRequest.FromString,
                     response_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobResponse.SerializeToString,
+            ),
+            'RenewLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLeases,
+                    request_deserializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.RenewLeasesRequest.FromString,
+                    response_serializer=protos_dot_nanofleet_dot_v1_dot_job__pb2.RenewLeasesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,6 +417,33 @@ class JobService:
             '/nanofleet.v1.JobService/PlanJob',
             protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobRequest.SerializeToString,
             protos_dot_nanofleet_dot_v1_dot_job__pb2.PlanJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanofleet.v1.JobService/RenewLeases',
+            protos_dot_nanofleet_dot_v1_dot_job__pb2.RenewLeasesRequest.SerializeToString,
+            protos_dot_nanofleet_dot_v1_dot_job__pb2.RenewLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

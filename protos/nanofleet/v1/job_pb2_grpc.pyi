@@ -60,6 +60,12 @@ class JobServiceStub:
     """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
     with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
     """
+    RenewLeases: _grpc.UnaryUnaryMultiCallable[_job_pb2.RenewLeasesRequest, _job_pb2.RenewLeasesResponse]
+    """Grants the leases of jobs that move to another device when this one is lost (JobSpec.lease_s).
+    Idempotent: a lease ends lease_s after the echoed stamp, or when it did before, if that is
+    later. A grant of another generation, of another boot, or of a job without a lease grants
+    nothing. Role: operator and up.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -84,6 +90,12 @@ class JobServiceAsyncStub(JobServiceStub):
     PlanJob: _aio.UnaryStreamMultiCallable[_job_pb2.PlanJobRequest, _job_pb2.PlanJobResponse]  # type: ignore[assignment]
     """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
     with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
+    """
+    RenewLeases: _aio.UnaryUnaryMultiCallable[_job_pb2.RenewLeasesRequest, _job_pb2.RenewLeasesResponse]  # type: ignore[assignment]
+    """Grants the leases of jobs that move to another device when this one is lost (JobSpec.lease_s).
+    Idempotent: a lease ends lease_s after the echoed stamp, or when it did before, if that is
+    later. A grant of another generation, of another boot, or of a job without a lease grants
+    nothing. Role: operator and up.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -154,6 +166,18 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_job_pb2.PlanJobResponse], _abc.AsyncIterator[_job_pb2.PlanJobResponse]]:
         """Rehearses a job without starting it: the checks as they pass, then the plan. The stream ends
         with the error of the first check that fails. BUSY while a job runs. Role: operator and up.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewLeases(
+        self,
+        request: _job_pb2.RenewLeasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.RenewLeasesResponse, _abc.Awaitable[_job_pb2.RenewLeasesResponse]]:
+        """Grants the leases of jobs that move to another device when this one is lost (JobSpec.lease_s).
+        Idempotent: a lease ends lease_s after the echoed stamp, or when it did before, if that is
+        later. A grant of another generation, of another boot, or of a job without a lease grants
+        nothing. Role: operator and up.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

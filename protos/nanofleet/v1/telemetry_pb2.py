@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/nanofleet/v1/telemetry.proto\x12\x0cnanofleet.v1\"\xa1\x03\n\x0fTelemetrySample\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0b\x62oottime_ns\x18\x03 \x01(\x04\x12\x0e\n\x06utc_ns\x18\x04 \x01(\x03\x12*\n\x06memory\x18\x05 \x01(\x0b\x32\x1a.nanofleet.v1.MemorySample\x12$\n\x03\x63pu\x18\x06 \x01(\x0b\x32\x17.nanofleet.v1.CpuSample\x12$\n\x03gpu\x18\x07 \x01(\x0b\x32\x17.nanofleet.v1.GpuSample\x12\x35\n\x0ctemperatures\x18\x08 \x03(\x0b\x32\x1f.nanofleet.v1.TemperatureSample\x12(\n\x05power\x18\t \x01(\x0b\x32\x19.nanofleet.v1.PowerSample\x12+\n\x07workers\x18\n \x03(\x0b\x32\x1a.nanofleet.v1.WorkerSample\x12\x17\n\x0f\x64isk_free_bytes\x18\x0b \x01(\x04\x12,\n\x07network\x18\x0c \x01(\x0b\x32\x1b.nanofleet.v1.NetworkSample\"\xc5\x01\n\x0cMemorySample\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x17\n\x0f\x61vailable_bytes\x18\x02 \x01(\x04\x12\x1c\n\x0fswap_used_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0f\x61gent_rss_bytes\x18\x04 \x01(\x04\x12\"\n\x15pressure_some_percent\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x12\n\x10_swap_used_bytesB\x18\n\x16_pressure_some_percent\"O\n\tCpuSample\x12\x14\n\x0cload_percent\x18\x01 \x01(\x01\x12\x1a\n\rfrequency_mhz\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_frequency_mhz\"e\n\tGpuSample\x12\x19\n\x0cload_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rfrequency_mhz\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0f\n\r_load_percentB\x10\n\x0e_frequency_mhz\"2\n\x11TemperatureSample\x12\x0c\n\x04zone\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\"\x94\x01\n\x0bPowerSample\x12\x15\n\x08total_mw\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0ctotal_source\x18\x02 \x01(\t\x12\'\n\x05rails\x18\x03 \x03(\x0b\x32\x18.nanofleet.v1.RailSample\x12\x15\n\x08\x65nergy_j\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_total_mwB\x0b\n\t_energy_j\",\n\nRailSample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08power_mw\x18\x02 \x01(\r\";\n\rNetworkSample\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x12\n\nsent_bytes\x18\x02 \x01(\x04\"\xb1\x03\n\x0cWorkerSample\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.nanofleet.v1.WorkerSample.Kind\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x11\n\trss_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61nonymous_bytes\x18\x04 \x01(\x04\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\x12\x16\n\x0epeak_rss_bytes\x18\x06 \x01(\x04\x12\x19\n\x0ctokens_per_s\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x11\n\x04step\x18\t \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btotal_steps\x18\n \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04loss\x18\x0b \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0ctime_to_go_s\x18\x0c \x01(\x01H\x04\x88\x01\x01\"C\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_TRAINING\x10\x01\x12\x12\n\x0eKIND_INFERENCE\x10\x02\x42\x0f\n\r_tokens_per_sB\x07\n\x05_stepB\x0e\n\x0c_total_stepsB\x07\n\x05_lossB\x0f\n\r_time_to_go_sb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/nanofleet/v1/telemetry.proto\x12\x0cnanofleet.v1\"\x9a\x05\n\x0fTelemetrySample\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0b\x62oottime_ns\x18\x03 \x01(\x04\x12\x0e\n\x06utc_ns\x18\x04 \x01(\x03\x12*\n\x06memory\x18\x05 \x01(\x0b\x32\x1a.nanofleet.v1.MemorySample\x12$\n\x03\x63pu\x18\x06 \x01(\x0b\x32\x17.nanofleet.v1.CpuSample\x12$\n\x03gpu\x18\x07 \x01(\x0b\x32\x17.nanofleet.v1.GpuSample\x12\x35\n\x0ctemperatures\x18\x08 \x03(\x0b\x32\x1f.nanofleet.v1.TemperatureSample\x12(\n\x05power\x18\t \x01(\x0b\x32\x19.nanofleet.v1.PowerSample\x12+\n\x07workers\x18\n \x03(\x0b\x32\x1a.nanofleet.v1.WorkerSample\x12\x17\n\x0f\x64isk_free_bytes\x18\x0b \x01(\x04\x12,\n\x07network\x18\x0c \x01(\x0b\x32\x1b.nanofleet.v1.NetworkSample\x12&\n\x04heat\x18\r \x01(\x0b\x32\x18.nanofleet.v1.HeatSample\x12\x15\n\roffline_zones\x18\x0e \x03(\t\x12$\n\x03\x65mc\x18\x0f \x01(\x0b\x32\x17.nanofleet.v1.EmcSample\x12\x35\n\x0cover_current\x18\x10 \x03(\x0b\x32\x1f.nanofleet.v1.OverCurrentSample\x12\x31\n\npower_mode\x18\x11 \x01(\x0b\x32\x1d.nanofleet.v1.PowerModeSample\x12\x11\n\tsimulated\x18\x12 \x01(\x08\x12\x15\n\rbeside_source\x18\x13 \x01(\t\"\xcd\x03\n\x0cMemorySample\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x17\n\x0f\x61vailable_bytes\x18\x02 \x01(\x04\x12\x1c\n\x0fswap_used_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0f\x61gent_rss_bytes\x18\x04 \x01(\x04\x12\"\n\x15pressure_some_percent\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x10swap_total_bytes\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x18\n\x0bnvmap_bytes\x18\x07 \x01(\x04H\x03\x88\x01\x01\x12\x1d\n\x10zram_total_bytes\x18\x08 \x01(\x04H\x04\x88\x01\x01\x12\x1c\n\x0fzram_used_bytes\x18\t \x01(\x04H\x05\x88\x01\x01\x12%\n\x18largest_free_block_bytes\x18\n \x01(\x04H\x06\x88\x01\x01\x42\x12\n\x10_swap_used_bytesB\x18\n\x16_pressure_some_percentB\x13\n\x11_swap_total_bytesB\x0e\n\x0c_nvmap_bytesB\x13\n\x11_zram_total_bytesB\x12\n\x10_zram_used_bytesB\x1b\n\x19_largest_free_block_bytes\"{\n\tCpuSample\x12\x14\n\x0cload_percent\x18\x01 \x01(\x01\x12\x1a\n\rfrequency_mhz\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0c\x63ores_online\x18\x03 \x01(\rH\x01\x88\x01\x01\x42\x10\n\x0e_frequency_mhzB\x0f\n\r_cores_online\"e\n\tGpuSample\x12\x19\n\x0cload_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rfrequency_mhz\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0f\n\r_load_percentB\x10\n\x0e_frequency_mhz\"2\n\x11TemperatureSample\x12\x0c\n\x04zone\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\"\x93\x01\n\nHeatSample\x12\x0c\n\x04zone\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\x12\x1d\n\x10throttle_celsius\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x63ritical_celsius\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x13\n\x11_throttle_celsiusB\x13\n\x11_critical_celsius\"[\n\tEmcSample\x12\x14\n\x07\x63\x61p_mhz\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rfrequency_mhz\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_cap_mhzB\x10\n\x0e_frequency_mhz\"1\n\x11OverCurrentSample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x04\"e\n\x0fPowerModeSample\x12\x0f\n\x02id\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\rclocks_pinned\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x05\n\x03_idB\x10\n\x0e_clocks_pinned\"\x94\x01\n\x0bPowerSample\x12\x15\n\x08total_mw\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0ctotal_source\x18\x02 \x01(\t\x12\'\n\x05rails\x18\x03 \x03(\x0b\x32\x18.nanofleet.v1.RailSample\x12\x15\n\x08\x65nergy_j\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_total_mwB\x0b\n\t_energy_j\",\n\nRailSample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08power_mw\x18\x02 \x01(\r\";\n\rNetworkSample\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x12\n\nsent_bytes\x18\x02 \x01(\x04\"\xb1\x03\n\x0cWorkerSample\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.nanofleet.v1.WorkerSample.Kind\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x11\n\trss_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61nonymous_bytes\x18\x04 \x01(\x04\x12\x12\n\nfile_bytes\x18\x05 \x01(\x04\x12\x16\n\x0epeak_rss_bytes\x18\x06 \x01(\x04\x12\x19\n\x0ctokens_per_s\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x11\n\x04step\x18\t \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btotal_steps\x18\n \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04loss\x18\x0b \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0ctime_to_go_s\x18\x0c \x01(\x01H\x04\x88\x01\x01\"C\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_TRAINING\x10\x01\x12\x12\n\x0eKIND_INFERENCE\x10\x02\x42\x0f\n\r_tokens_per_sB\x07\n\x05_stepB\x0e\n\x0c_total_stepsB\x07\n\x05_lossB\x0f\n\r_time_to_go_sb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,23 +32,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.nanofleet.v1.telemet
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TELEMETRYSAMPLE']._serialized_start=54
-  _globals['_TELEMETRYSAMPLE']._serialized_end=471
-  _globals['_MEMORYSAMPLE']._serialized_start=474
-  _globals['_MEMORYSAMPLE']._serialized_end=671
-  _globals['_CPUSAMPLE']._serialized_start=673
-  _globals['_CPUSAMPLE']._serialized_end=752
-  _globals['_GPUSAMPLE']._serialized_start=754
-  _globals['_GPUSAMPLE']._serialized_end=855
-  _globals['_TEMPERATURESAMPLE']._serialized_start=857
-  _globals['_TEMPERATURESAMPLE']._serialized_end=907
-  _globals['_POWERSAMPLE']._serialized_start=910
-  _globals['_POWERSAMPLE']._serialized_end=1058
-  _globals['_RAILSAMPLE']._serialized_start=1060
-  _globals['_RAILSAMPLE']._serialized_end=1104
-  _globals['_NETWORKSAMPLE']._serialized_start=1106
-  _globals['_NETWORKSAMPLE']._serialized_end=1165
-  _globals['_WORKERSAMPLE']._serialized_start=1168
-  _globals['_WORKERSAMPLE']._serialized_end=1601
-  _globals['_WORKERSAMPLE_KIND']._serialized_start=1466
-  _globals['_WORKERSAMPLE_KIND']._serialized_end=1533
+  _globals['_TELEMETRYSAMPLE']._serialized_end=720
+  _globals['_MEMORYSAMPLE']._serialized_start=723
+  _globals['_MEMORYSAMPLE']._serialized_end=1184
+  _globals['_CPUSAMPLE']._serialized_start=1186
+  _globals['_CPUSAMPLE']._serialized_end=1309
+  _globals['_GPUSAMPLE']._serialized_start=1311
+  _globals['_GPUSAMPLE']._serialized_end=1412
+  _globals['_TEMPERATURESAMPLE']._serialized_start=1414
+  _globals['_TEMPERATURESAMPLE']._serialized_end=1464
+  _globals['_HEATSAMPLE']._serialized_start=1467
+  _globals['_HEATSAMPLE']._serialized_end=1614
+  _globals['_EMCSAMPLE']._serialized_start=1616
+  _globals['_EMCSAMPLE']._serialized_end=1707
+  _globals['_OVERCURRENTSAMPLE']._serialized_start=1709
+  _globals['_OVERCURRENTSAMPLE']._serialized_end=1758
+  _globals['_POWERMODESAMPLE']._serialized_start=1760
+  _globals['_POWERMODESAMPLE']._serialized_end=1861
+  _globals['_POWERSAMPLE']._serialized_start=1864
+  _globals['_POWERSAMPLE']._serialized_end=2012
+  _globals['_RAILSAMPLE']._serialized_start=2014
+  _globals['_RAILSAMPLE']._serialized_end=2058
+  _globals['_NETWORKSAMPLE']._serialized_start=2060
+  _globals['_NETWORKSAMPLE']._serialized_end=2119
+  _globals['_WORKERSAMPLE']._serialized_start=2122
+  _globals['_WORKERSAMPLE']._serialized_end=2555
+  _globals['_WORKERSAMPLE_KIND']._serialized_start=2420
+  _globals['_WORKERSAMPLE_KIND']._serialized_end=2487
 # @@protoc_insertion_point(module_scope)

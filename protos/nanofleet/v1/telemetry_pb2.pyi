@@ -35,6 +35,13 @@ class TelemetrySample(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    HEAT_FIELD_NUMBER: _builtins.int
+    OFFLINE_ZONES_FIELD_NUMBER: _builtins.int
+    EMC_FIELD_NUMBER: _builtins.int
+    OVER_CURRENT_FIELD_NUMBER: _builtins.int
+    POWER_MODE_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    BESIDE_SOURCE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each sample of this device; survives restarts of the agent. After a reboot it
     jumps over what a power cut may have taken, so that no number is given twice.
@@ -45,6 +52,10 @@ class TelemetrySample(_message.Message):
     utc_ns: _builtins.int
     """The device's best knowledge of UTC."""
     disk_free_bytes: _builtins.int
+    simulated: _builtins.bool
+    """Power, heat, clocks and the size of the memory are those of a simulated board, not measured."""
+    beside_source: _builtins.str
+    """What these figures come from beside the board's own files: "tegrastats", "jtop"."""
     @_builtins.property
     def memory(self) -> Global___MemorySample: ...
     @_builtins.property
@@ -59,6 +70,22 @@ class TelemetrySample(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerSample]: ...
     @_builtins.property
     def network(self) -> Global___NetworkSample: ...
+    @_builtins.property
+    def heat(self) -> Global___HeatSample:
+        """The one temperature that stands for the board."""
+
+    @_builtins.property
+    def offline_zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Zones whose units are powered down: they have no temperature now."""
+
+    @_builtins.property
+    def emc(self) -> Global___EmcSample: ...
+    @_builtins.property
+    def over_current(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverCurrentSample]:
+        """Counted since boot, by kind."""
+
+    @_builtins.property
+    def power_mode(self) -> Global___PowerModeSample: ...
     def __init__(
         self,
         *,
@@ -74,10 +101,17 @@ class TelemetrySample(_message.Message):
         workers: _abc.Iterable[Global___WorkerSample] | None = ...,
         disk_free_bytes: _builtins.int = ...,
         network: Global___NetworkSample | None = ...,
+        heat: Global___HeatSample | None = ...,
+        offline_zones: _abc.Iterable[_builtins.str] | None = ...,
+        emc: Global___EmcSample | None = ...,
+        over_current: _abc.Iterable[Global___OverCurrentSample] | None = ...,
+        power_mode: Global___PowerModeSample | None = ...,
+        simulated: _builtins.bool = ...,
+        beside_source: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "gpu", b"gpu", "memory", b"memory", "network", b"network", "power", b"power"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "emc", b"emc", "gpu", b"gpu", "heat", b"heat", "memory", b"memory", "network", b"network", "power", b"power", "power_mode", b"power_mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "cpu", b"cpu", "disk_free_bytes", b"disk_free_bytes", "gpu", b"gpu", "memory", b"memory", "network", b"network", "power", b"power", "seq", b"seq", "temperatures", b"temperatures", "utc_ns", b"utc_ns", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside_source", b"beside_source", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "cpu", b"cpu", "disk_free_bytes", b"disk_free_bytes", "emc", b"emc", "gpu", b"gpu", "heat", b"heat", "memory", b"memory", "network", b"network", "offline_zones", b"offline_zones", "over_current", b"over_current", "power", b"power", "power_mode", b"power_mode", "seq", b"seq", "simulated", b"simulated", "temperatures", b"temperatures", "utc_ns", b"utc_ns", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -92,6 +126,11 @@ class MemorySample(_message.Message):
     SWAP_USED_BYTES_FIELD_NUMBER: _builtins.int
     AGENT_RSS_BYTES_FIELD_NUMBER: _builtins.int
     PRESSURE_SOME_PERCENT_FIELD_NUMBER: _builtins.int
+    SWAP_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    NVMAP_BYTES_FIELD_NUMBER: _builtins.int
+    ZRAM_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    ZRAM_USED_BYTES_FIELD_NUMBER: _builtins.int
+    LARGEST_FREE_BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
     available_bytes: _builtins.int
     swap_used_bytes: _builtins.int
@@ -99,6 +138,14 @@ class MemorySample(_message.Message):
     """Resident memory of the agent itself."""
     pressure_some_percent: _builtins.float
     """Share of the last 10 s in which some task waited for memory, in percent (PSI)."""
+    swap_total_bytes: _builtins.int
+    nvmap_bytes: _builtins.int
+    """What the GPU's driver holds, where it may be read."""
+    zram_total_bytes: _builtins.int
+    """Swap that lives in memory: what may be put into it, and what it takes of the memory now."""
+    zram_used_bytes: _builtins.int
+    largest_free_block_bytes: _builtins.int
+    """The largest piece of contiguous free memory: a buffer of the GPU needs one."""
     def __init__(
         self,
         *,
@@ -107,19 +154,44 @@ class MemorySample(_message.Message):
         swap_used_bytes: _builtins.int | None = ...,
         agent_rss_bytes: _builtins.int = ...,
         pressure_some_percent: _builtins.float | None = ...,
+        swap_total_bytes: _builtins.int | None = ...,
+        nvmap_bytes: _builtins.int | None = ...,
+        zram_total_bytes: _builtins.int | None = ...,
+        zram_used_bytes: _builtins.int | None = ...,
+        largest_free_block_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_pressure_some_percent", b"_pressure_some_percent", "_swap_used_bytes", b"_swap_used_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_used_bytes", b"swap_used_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes", "_nvmap_bytes", b"_nvmap_bytes", "_pressure_some_percent", b"_pressure_some_percent", "_swap_total_bytes", b"_swap_total_bytes", "_swap_used_bytes", b"_swap_used_bytes", "_zram_total_bytes", b"_zram_total_bytes", "_zram_used_bytes", b"_zram_used_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "nvmap_bytes", b"nvmap_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_total_bytes", b"swap_total_bytes", "swap_used_bytes", b"swap_used_bytes", "zram_total_bytes", b"zram_total_bytes", "zram_used_bytes", b"zram_used_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pressure_some_percent", b"_pressure_some_percent", "_swap_used_bytes", b"_swap_used_bytes", "agent_rss_bytes", b"agent_rss_bytes", "available_bytes", b"available_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_used_bytes", b"swap_used_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes", "_nvmap_bytes", b"_nvmap_bytes", "_pressure_some_percent", b"_pressure_some_percent", "_swap_total_bytes", b"_swap_total_bytes", "_swap_used_bytes", b"_swap_used_bytes", "_zram_total_bytes", b"_zram_total_bytes", "_zram_used_bytes", b"_zram_used_bytes", "agent_rss_bytes", b"agent_rss_bytes", "available_bytes", b"available_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "nvmap_bytes", b"nvmap_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_total_bytes", b"swap_total_bytes", "swap_used_bytes", b"swap_used_bytes", "total_bytes", b"total_bytes", "zram_total_bytes", b"zram_total_bytes", "zram_used_bytes", b"zram_used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__largest_free_block_bytes: _TypeAlias = _typing.Literal["largest_free_block_bytes"]  # noqa: Y015
+    _WhichOneofArgType__largest_free_block_bytes: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__nvmap_bytes: _TypeAlias = _typing.Literal["nvmap_bytes"]  # noqa: Y015
+    _WhichOneofArgType__nvmap_bytes: _TypeAlias = _typing.Literal["_nvmap_bytes", b"_nvmap_bytes"]  # noqa: Y015
     _WhichOneofReturnType__pressure_some_percent: _TypeAlias = _typing.Literal["pressure_some_percent"]  # noqa: Y015
     _WhichOneofArgType__pressure_some_percent: _TypeAlias = _typing.Literal["_pressure_some_percent", b"_pressure_some_percent"]  # noqa: Y015
+    _WhichOneofReturnType__swap_total_bytes: _TypeAlias = _typing.Literal["swap_total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__swap_total_bytes: _TypeAlias = _typing.Literal["_swap_total_bytes", b"_swap_total_bytes"]  # noqa: Y015
     _WhichOneofReturnType__swap_used_bytes: _TypeAlias = _typing.Literal["swap_used_bytes"]  # noqa: Y015
     _WhichOneofArgType__swap_used_bytes: _TypeAlias = _typing.Literal["_swap_used_bytes", b"_swap_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__zram_total_bytes: _TypeAlias = _typing.Literal["zram_total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__zram_total_bytes: _TypeAlias = _typing.Literal["_zram_total_bytes", b"_zram_total_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__zram_used_bytes: _TypeAlias = _typing.Literal["zram_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__zram_used_bytes: _TypeAlias = _typing.Literal["_zram_used_bytes", b"_zram_used_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_free_block_bytes) -> _WhichOneofReturnType__largest_free_block_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nvmap_bytes) -> _WhichOneofReturnType__nvmap_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pressure_some_percent) -> _WhichOneofReturnType__pressure_some_percent | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_total_bytes) -> _WhichOneofReturnType__swap_total_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_used_bytes) -> _WhichOneofReturnType__swap_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__zram_total_bytes) -> _WhichOneofReturnType__zram_total_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__zram_used_bytes) -> _WhichOneofReturnType__zram_used_bytes | None: ...
 
 Global___MemorySample: _TypeAlias = MemorySample  # noqa: Y015
 
@@ -129,21 +201,30 @@ class CpuSample(_message.Message):
 
     LOAD_PERCENT_FIELD_NUMBER: _builtins.int
     FREQUENCY_MHZ_FIELD_NUMBER: _builtins.int
+    CORES_ONLINE_FIELD_NUMBER: _builtins.int
     load_percent: _builtins.float
     """Mean over all cores since the sample before, in percent."""
     frequency_mhz: _builtins.int
+    cores_online: _builtins.int
+    """A power mode may switch some off."""
     def __init__(
         self,
         *,
         load_percent: _builtins.float = ...,
         frequency_mhz: _builtins.int | None = ...,
+        cores_online: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_mhz", b"_frequency_mhz", "frequency_mhz", b"frequency_mhz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores_online", b"_cores_online", "_frequency_mhz", b"_frequency_mhz", "cores_online", b"cores_online", "frequency_mhz", b"frequency_mhz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_mhz", b"_frequency_mhz", "frequency_mhz", b"frequency_mhz", "load_percent", b"load_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores_online", b"_cores_online", "_frequency_mhz", b"_frequency_mhz", "cores_online", b"cores_online", "frequency_mhz", b"frequency_mhz", "load_percent", b"load_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cores_online: _TypeAlias = _typing.Literal["cores_online"]  # noqa: Y015
+    _WhichOneofArgType__cores_online: _TypeAlias = _typing.Literal["_cores_online", b"_cores_online"]  # noqa: Y015
     _WhichOneofReturnType__frequency_mhz: _TypeAlias = _typing.Literal["frequency_mhz"]  # noqa: Y015
     _WhichOneofArgType__frequency_mhz: _TypeAlias = _typing.Literal["_frequency_mhz", b"_frequency_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cores_online) -> _WhichOneofReturnType__cores_online | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_mhz) -> _WhichOneofReturnType__frequency_mhz | None: ...
 
 Global___CpuSample: _TypeAlias = CpuSample  # noqa: Y015
@@ -198,6 +279,135 @@ class TemperatureSample(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TemperatureSample: _TypeAlias = TemperatureSample  # noqa: Y015
+
+@_typing.final
+class HeatSample(_message.Message):
+    """The hottest junction where the board tells it, else its hottest zone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    CELSIUS_FIELD_NUMBER: _builtins.int
+    THROTTLE_CELSIUS_FIELD_NUMBER: _builtins.int
+    CRITICAL_CELSIUS_FIELD_NUMBER: _builtins.int
+    zone: _builtins.str
+    celsius: _builtins.float
+    throttle_celsius: _builtins.float
+    """The lowest of all zones' trip points: the kernel slows down, and switches off."""
+    critical_celsius: _builtins.float
+    def __init__(
+        self,
+        *,
+        zone: _builtins.str = ...,
+        celsius: _builtins.float = ...,
+        throttle_celsius: _builtins.float | None = ...,
+        critical_celsius: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_critical_celsius", b"_critical_celsius", "_throttle_celsius", b"_throttle_celsius", "critical_celsius", b"critical_celsius", "throttle_celsius", b"throttle_celsius"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_critical_celsius", b"_critical_celsius", "_throttle_celsius", b"_throttle_celsius", "celsius", b"celsius", "critical_celsius", b"critical_celsius", "throttle_celsius", b"throttle_celsius", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__critical_celsius: _TypeAlias = _typing.Literal["critical_celsius"]  # noqa: Y015
+    _WhichOneofArgType__critical_celsius: _TypeAlias = _typing.Literal["_critical_celsius", b"_critical_celsius"]  # noqa: Y015
+    _WhichOneofReturnType__throttle_celsius: _TypeAlias = _typing.Literal["throttle_celsius"]  # noqa: Y015
+    _WhichOneofArgType__throttle_celsius: _TypeAlias = _typing.Literal["_throttle_celsius", b"_throttle_celsius"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__critical_celsius) -> _WhichOneofReturnType__critical_celsius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throttle_celsius) -> _WhichOneofReturnType__throttle_celsius | None: ...
+
+Global___HeatSample: _TypeAlias = HeatSample  # noqa: Y015
+
+@_typing.final
+class EmcSample(_message.Message):
+    """The clock of the memory that CPU and GPU share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAP_MHZ_FIELD_NUMBER: _builtins.int
+    FREQUENCY_MHZ_FIELD_NUMBER: _builtins.int
+    cap_mhz: _builtins.int
+    """Set by the power mode. Absent: none."""
+    frequency_mhz: _builtins.int
+    """Only root can read it."""
+    def __init__(
+        self,
+        *,
+        cap_mhz: _builtins.int | None = ...,
+        frequency_mhz: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cap_mhz", b"_cap_mhz", "_frequency_mhz", b"_frequency_mhz", "cap_mhz", b"cap_mhz", "frequency_mhz", b"frequency_mhz"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cap_mhz", b"_cap_mhz", "_frequency_mhz", b"_frequency_mhz", "cap_mhz", b"cap_mhz", "frequency_mhz", b"frequency_mhz"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cap_mhz: _TypeAlias = _typing.Literal["cap_mhz"]  # noqa: Y015
+    _WhichOneofArgType__cap_mhz: _TypeAlias = _typing.Literal["_cap_mhz", b"_cap_mhz"]  # noqa: Y015
+    _WhichOneofReturnType__frequency_mhz: _TypeAlias = _typing.Literal["frequency_mhz"]  # noqa: Y015
+    _WhichOneofArgType__frequency_mhz: _TypeAlias = _typing.Literal["_frequency_mhz", b"_frequency_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cap_mhz) -> _WhichOneofReturnType__cap_mhz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_mhz) -> _WhichOneofReturnType__frequency_mhz | None: ...
+
+Global___EmcSample: _TypeAlias = EmcSample  # noqa: Y015
+
+@_typing.final
+class OverCurrentSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"OC1 under-voltage" """
+    events: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverCurrentSample: _TypeAlias = OverCurrentSample  # noqa: Y015
+
+@_typing.final
+class PowerModeSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CLOCKS_PINNED_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The same id means another mode on another board: see the name."""
+    name: _builtins.str
+    """"15W" """
+    clocks_pinned: _builtins.bool
+    """The lowest clocks of CPU and GPU are the highest, as jetson_clocks makes them."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int | None = ...,
+        name: _builtins.str = ...,
+        clocks_pinned: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "_id", b"_id", "clocks_pinned", b"clocks_pinned", "id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned", "_id", b"_id", "clocks_pinned", b"clocks_pinned", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clocks_pinned: _TypeAlias = _typing.Literal["clocks_pinned"]  # noqa: Y015
+    _WhichOneofArgType__clocks_pinned: _TypeAlias = _typing.Literal["_clocks_pinned", b"_clocks_pinned"]  # noqa: Y015
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clocks_pinned) -> _WhichOneofReturnType__clocks_pinned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+
+Global___PowerModeSample: _TypeAlias = PowerModeSample  # noqa: Y015
 
 @_typing.final
 class PowerSample(_message.Message):

@@ -33,6 +33,7 @@ class TrainingCommand(_message.Message):
     RESUME_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     REHEARSE_FIELD_NUMBER: _builtins.int
+    EXTEND_LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___StartTraining: ...
     @_builtins.property
@@ -47,6 +48,10 @@ class TrainingCommand(_message.Message):
     def rehearse(self) -> Global___RehearseTraining:
         """Instead of start: tries everything out in a scratch folder, then ends."""
 
+    @_builtins.property
+    def extend_lease(self) -> Global___ExtendLease:
+        """Of a job with a lease, whenever a controller has granted it again."""
+
     def __init__(
         self,
         *,
@@ -55,16 +60,37 @@ class TrainingCommand(_message.Message):
         resume: Global___ResumeTraining | None = ...,
         stop: Global___StopTraining | None = ...,
         rehearse: Global___RehearseTraining | None = ...,
+        extend_lease: Global___ExtendLease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extend_lease", b"extend_lease", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extend_lease", b"extend_lease", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse", "extend_lease"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___TrainingCommand: _TypeAlias = TrainingCommand  # noqa: Y015
+
+@_typing.final
+class ExtendLease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNTIL_BOOTTIME_NS_FIELD_NUMBER: _builtins.int
+    until_boottime_ns: _builtins.int
+    """As StartTraining.lease_until_boottime_ns; never earlier than the one before."""
+    def __init__(
+        self,
+        *,
+        until_boottime_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["until_boottime_ns", b"until_boottime_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendLease: _TypeAlias = ExtendLease  # noqa: Y015
 
 @_typing.final
 class RehearseTraining(_message.Message):
@@ -101,6 +127,8 @@ class StartTraining(_message.Message):
     DATASET_PATHS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     REHEARSE_FIELD_NUMBER: _builtins.int
+    LEAST_MEMORY_FIELD_NUMBER: _builtins.int
+    LEASE_UNTIL_BOOTTIME_NS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     base_path: _builtins.str
     job_folder: _builtins.str
@@ -113,6 +141,14 @@ class StartTraining(_message.Message):
     """The job has not been rehearsed: its first steps are its rehearsal. A job that will go on for
     long then stops once, after TrainingRehearsed with an adapter_path, and waits for
     ResumeTraining.
+    """
+    least_memory: _builtins.bool
+    """The attempt before ran out of memory: stores no layer, and takes the fewest rows of the head at
+    a time, whatever the recipe and its budget say.
+    """
+    lease_until_boottime_ns: _builtins.int
+    """Of a job with a lease: when it ends, on CLOCK_BOOTTIME, which the agent and its workers share.
+    The worker then writes a checkpoint and ends, and publishes nothing. 0: the job has none.
     """
     @_builtins.property
     def spec(self) -> _job_pb2.TrainSpec: ...
@@ -132,10 +168,12 @@ class StartTraining(_message.Message):
         dataset_paths: _abc.Iterable[_builtins.str] | None = ...,
         device: _builtins.str = ...,
         rehearse: _builtins.bool = ...,
+        least_memory: _builtins.bool = ...,
+        lease_until_boottime_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "dataset_paths", b"dataset_paths", "device", b"device", "job_folder", b"job_folder", "job_id", b"job_id", "job_name", b"job_name", "rehearse", b"rehearse", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "dataset_paths", b"dataset_paths", "device", b"device", "job_folder", b"job_folder", "job_id", b"job_id", "job_name", b"job_name", "lease_until_boottime_ns", b"lease_until_boottime_ns", "least_memory", b"least_memory", "rehearse", b"rehearse", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,15 +408,19 @@ class TrainingStopped(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
+    LEASE_ENDED_FIELD_NUMBER: _builtins.int
     step: _builtins.int
+    lease_ended: _builtins.bool
+    """Nobody told it to: its lease has ended."""
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
+        lease_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ended", b"lease_ended", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -640,6 +682,7 @@ class InferenceReport(_message.Message):
     WORKER_FAILED_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    ADAPTER_FREED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___ModelOpened: ...
     @_builtins.property
@@ -654,6 +697,8 @@ class InferenceReport(_message.Message):
     def embedding(self) -> Global___EmbeddingReport: ...
     @_builtins.property
     def score(self) -> Global___ScoreReport: ...
+    @_builtins.property
+    def adapter_freed(self) -> Global___AdapterFreed: ...
     def __init__(
         self,
         *,
@@ -663,16 +708,38 @@ class InferenceReport(_message.Message):
         worker_failed: Global___WorkerFailed | None = ...,
         embedding: Global___EmbeddingReport | None = ...,
         score: Global___ScoreReport | None = ...,
+        adapter_freed: Global___AdapterFreed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_freed", b"adapter_freed", "chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_freed", b"adapter_freed", "chunk", b"chunk", "embedding", b"embedding", "failed", b"failed", "opened", b"opened", "report", b"report", "score", b"score", "worker_failed", b"worker_failed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["opened", "chunk", "failed", "worker_failed", "embedding", "score"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["opened", "chunk", "failed", "worker_failed", "embedding", "score", "adapter_freed"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___InferenceReport: _TypeAlias = InferenceReport  # noqa: Y015
+
+@_typing.final
+class AdapterFreed(_message.Message):
+    """To make room for another one; it is loaded again when a request wants it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    adapter_digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        adapter_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterFreed: _TypeAlias = AdapterFreed  # noqa: Y015
 
 @_typing.final
 class ModelOpened(_message.Message):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from agent.inference.decoder import BATCH_TOKENS
 from agent.inference.engine import (
     EmbedRequest,
     Engine,
-    Feature,
     Finish,
     Gbnf,
     JsonSchema,
@@ -25,7 +25,7 @@ from agent.inference.engine import (
 )
 from agent.inference.llama import LlamaEngine
 from agent.inference.serial import SerialEngine
-from protos.errors import InvalidRequest, Refused
+from protos.errors import InvalidRequest
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and then"
 CHAT = (Message("user", "What is the name of the robot?"),)
@@ -66,9 +66,21 @@ def refused(engine: Engine, request: Request) -> InvalidRequest:
     return raised.value
 
 
+class AfterAsking(threading.Event):
+    """Is set once it was asked so many times: a cancellation at an exact moment."""
+
+    def __init__(self, times: int = 10**9) -> None:
+        super().__init__()
+        self.asked = 0
+        self.times = times
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.asked > self.times
+
+
 class EngineContract:
-    """Subclasses give the fixture ``engine``: a model that goes on for at least 40 tokens. What an
-    engine's features lack, it must refuse; the contracts below have what it must do with them."""
+    """Subclasses give the fixture ``engine``: a model that goes on for at least 40 tokens."""
 
     def test_an_answer_ends_at_max_tokens(self, engine: Engine) -> None:
         answer = ask(engine, Request(PROMPT, max_tokens=12))
@@ -171,6 +183,22 @@ class EngineContract:
         assert len(rest[0].token_ids) <= 1
         assert ask(engine, Request(PROMPT, max_tokens=2)).text.startswith(seen[0].text)
 
+    def test_a_cancellation_inside_a_long_prompt(self, engine: Engine) -> None:
+        prompt = "the sea is wide and " * 60
+        assert len(engine.tokenise(prompt)) > 4 * BATCH_TOKENS
+        whole = AfterAsking()
+        ask(engine, Request(prompt, max_tokens=1), whole)
+        expected = ask(engine, Request(prompt, max_tokens=12))
+        other = "Another beginning. " + prompt
+        answer = ask(engine, Request(other, max_tokens=12), AfterAsking(whole.asked // 2))
+        assert (answer.finish, answer.tokens) == (Finish.CANCELED, [])
+        # What was computed before the cancellation is used by the next attempt, and is right.
+        again = ask(engine, Request(other, max_tokens=12))
+        assert again.usage.cached_tokens >= BATCH_TOKENS
+        warm = ask(engine, Request(other, max_tokens=12))
+        assert warm.tokens == again.tokens
+        assert ask(engine, Request(prompt, max_tokens=12)).tokens == expected.tokens
+
     def test_an_abandoned_answer_does_no_harm(self, engine: Engine) -> None:
         expected = ask(engine, Request(PROMPT, max_tokens=20)).tokens
         pieces = engine.generate(Request(PROMPT, max_tokens=200), threading.Event())
@@ -233,26 +261,6 @@ class EngineContract:
         engine.close()
         engine.close()
 
-    def test_what_an_engine_cannot_do_it_refuses(self, engine: Engine) -> None:
-        asked = {
-            Feature.GRAMMAR: Request(PROMPT, grammar=Gbnf('root ::= "a"')),
-            Feature.SUPPRESSION: Request(PROMPT, sampling=Sampling(suppress_texts=["a"])),
-            Feature.LOGPROBS: Request(PROMPT, top_logprobs=0),
-        }
-        never = threading.Event()
-        for feature in set(Feature) - engine.features:
-            with pytest.raises(Refused) as raised:
-                list(
-                    engine.embed(EmbedRequest([PROMPT]), never)
-                    if feature is Feature.EMBEDDING
-                    else engine.score(ScoreRequest([Sample("", PROMPT)]), never)
-                    if feature is Feature.SCORING
-                    else engine.generate(asked[feature], never)
-                )
-            assert raised.value.reason == "UNSUPPORTED_FEATURE"
-            assert feature.value in str(raised.value)
-        assert ask(engine, Request(PROMPT, max_tokens=2)).tokens
-
 
 def object_of(answer: Answer) -> dict[str, object]:
     found = json.loads(answer.text)
@@ -285,8 +293,7 @@ ROBOT = JsonSchema(
 
 
 class ChoiceContract:
-    """For engines with grammars, suppression and log-probabilities; the model is the same as in
-    EngineContract."""
+    """Grammars, suppression and log-probabilities; the model is the same as in EngineContract."""
 
     def test_an_answer_by_a_grammar_ends_when_it_is_complete(self, engine: Engine) -> None:
         yes = ask(engine, Request(PROMPT, grammar=Gbnf('root ::= "yes" | "no"')))
@@ -327,7 +334,7 @@ class ChoiceContract:
             (Gbnf('root ::= "a"{3,1}'), "gbnf", "3 is more than 1"),
             (Gbnf(""), "gbnf", "no rule 'root'"),
             (JsonSchema("{"), "json_schema", "no JSON"),
-            (JsonSchema('{"type": "integer", "minimum": 3}'), "json_schema", "'minimum'"),
+            (JsonSchema('{"type": "integer", "multipleOf": 3}'), "json_schema", "'multipleOf'"),
         ],
     )
     def test_a_grammar_that_does_not_compile_says_why(
@@ -336,6 +343,18 @@ class ChoiceContract:
         error = refused(engine, Request(PROMPT, grammar=grammar))
         assert (error.reason, error.field) == ("INVALID_GRAMMAR", field)
         assert why in error.why
+
+    def test_a_choice_by_a_grammar_can_be_cancelled(self, engine: Engine) -> None:
+        """While all tokens are judged, because the likeliest is not permitted."""
+        request = Request(PROMPT, max_tokens=8, grammar=Gbnf('root ::= "§" [0-9]{20}'))
+        whole = AfterAsking()
+        expected = ask(engine, request, whole)
+        ends = {
+            ask(engine, request, AfterAsking(times)).finish
+            for times in range(whole.asked - 30, whole.asked)
+        }
+        assert ends == {Finish.CANCELED}
+        assert ask(engine, request).tokens == expected.tokens
 
     def test_a_suppressed_token_is_not_chosen_whatever_its_bias(self, engine: Engine) -> None:
         free = ask(engine, Request(PROMPT, max_tokens=10)).tokens
@@ -401,7 +420,7 @@ class ChoiceContract:
 
 
 class ReadingContract:
-    """For engines with embeddings and scores."""
+    """Embeddings and scores."""
 
     def test_a_score_is_the_sum_of_the_logprobs(self, engine: Engine) -> None:
         """Of the answer's tokens, as they were when it was generated."""
@@ -431,6 +450,23 @@ class ReadingContract:
         cancelled.set()
         assert list(engine.embed(EmbedRequest([PROMPT]), cancelled)) == []
         assert list(engine.score(ScoreRequest([Sample("", PROMPT)]), cancelled)) == []
+
+    def test_reading_ends_in_the_middle_of_a_text(self, engine: Engine) -> None:
+        embed = EmbedRequest([PROMPT, PROMPT * 6, PROMPT])
+        samples = [Sample("", PROMPT), Sample("", PROMPT * 6), Sample("", PROMPT)]
+        score = ScoreRequest(samples)
+        whole = AfterAsking(), AfterAsking()
+        vectors, scores = list(engine.embed(embed, whole[0])), list(engine.score(score, whole[1]))
+        halves = [AfterAsking(counted.asked // 2) for counted in whole]
+        some_vectors = list(engine.embed(embed, halves[0]))
+        some_scores = list(engine.score(score, halves[1]))
+        assert [len(some_vectors), len(some_scores)] == [1, 1]
+        assert some_vectors[0].vector == pytest.approx(vectors[0].vector, abs=1e-3)
+        assert some_scores[0].logprob_sum == pytest.approx(scores[0].logprob_sum, rel=1e-3)
+        again = list(engine.score(score, threading.Event()))
+        assert [s.logprob_sum for s in again] == pytest.approx(
+            [s.logprob_sum for s in scores], rel=1e-3
+        )
 
     def test_texts_that_cannot_be_read_are_refused(self, engine: Engine) -> None:
         never, long = threading.Event(), PROMPT * engine.context_length

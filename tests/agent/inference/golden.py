@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.inference import proof
+from agent.inference.decoder import Row
+from agent.inference.engine import EngineOptions
 from agent.inference.reference.decoder import ReferenceDecoder
 from agent.tokens import vocabulary as vocabularies
 from agent.tokens.vocabulary import Vocabulary
@@ -45,7 +47,7 @@ class Answers:
     ) -> None:
         base = base_model.read(model)
         self._decoder = ReferenceDecoder(
-            replace(base, metadata={**base.metadata, **(wrong or {})}), threads=1
+            replace(base, metadata={**base.metadata, **(wrong or {})}), EngineOptions()
         )
         self._vocabulary = vocabulary
 
@@ -55,7 +57,7 @@ class Answers:
         self._decoder.drop(0)
         at = 0
         for at in range(0, len(tokens), 64):
-            logits = self._decoder.decode(0, tokens[at : at + 64], at)
+            logits = self._after(tokens[at : at + 64], at)
         said: list[int] = []
         while len(said) < TOKENS:
             second, first = np.sort(logits)[-2:]
@@ -63,8 +65,13 @@ class Answers:
             if first - second < margin or self._vocabulary.ends_answer(token):
                 return []
             said.append(token)
-            logits = self._decoder.decode(0, said[-1:], len(tokens) + len(said) - 1)
+            logits = self._after(said[-1:], len(tokens) + len(said) - 1)
         return said
+
+    def _after(self, tokens: list[int], position: int) -> Row:
+        rows = self._decoder.logit_rows(0, tokens, position)
+        assert rows
+        return rows[0]
 
 
 def make(folder: Path) -> None:

@@ -20,7 +20,7 @@ from protos.nanofleet.v1.worker_pb2 import GenerationFailed
         failures.empty_prompt(),
         failures.empty_stop(),
         failures.invalid_grammar("Line 1, column 3: no."),
-        failures.unsupported("embeddings"),
+        failures.nothing_left(),
         failures.deadline_passed(2.0),
         failures.text_too_long(600, 512, "texts"),
         failures.busy(32, 5.0),

@@ -1,14 +1,18 @@
 """Schemas as grammars, judged by llama.cpp itself: which texts it takes, and which it does not."""
 
 import json
+import random
 
 import pytest
 
 from agent.inference import json_schema
-from agent.inference.engine import JsonSchema
+from agent.inference.decoder import never
+from agent.inference.engine import Finish, JsonSchema, Request, Sampling
 from agent.inference.grammar import Grammar
 from agent.inference.llama import LlamaEngine
 from protos.errors import InvalidRequest
+from tests.agent.inference import schemas
+from tests.agent.inference.engine_contract import ask
 
 OBJECT = {
     "type": "object",
@@ -27,9 +31,26 @@ TREE = {
 EITHER = {"anyOf": [{"const": {"a": [1, "x\n"]}}, {"type": "array", "items": {"type": "boolean"}}]}
 
 
+SHAPES = {
+    "oneOf": [{"$ref": "#/$defs/circle"}, {"$ref": "#/$defs/square"}],
+    "$defs": {
+        "circle": {
+            "properties": {"kind": {"const": "circle"}, "r": {"type": "number", "minimum": 0}},
+            "required": ["kind", "r"],
+            "additionalProperties": False,
+        },
+        "square": {
+            "type": "object",
+            "properties": {"kind": {"enum": ["square"]}},
+            "required": ["kind"],
+        },
+    },
+}
+
+
 def takes(engine: LlamaEngine, schema: object, text: str) -> bool:
     """Whether the text is a whole answer by the schema."""
-    grammar = Grammar(JsonSchema(json.dumps(schema)), engine.vocabulary)
+    grammar = Grammar(JsonSchema(json.dumps(schema)), engine.vocabulary, never)
     try:
         for token in engine.vocabulary.plain(text):
             if engine.vocabulary.bytes_of(token) and not grammar.permits(token):
@@ -61,6 +82,25 @@ def takes(engine: LlamaEngine, schema: object, text: str) -> bool:
         ({"title": "anything", "description": "at all"}, ["1", '{"a": [true]}', '"x"'], ["x"]),
         ({"enum": [True, None], "type": ["boolean", "null"]}, ["true", "null"], ["false"]),
         (True, ["[]"], [""]),
+        ({"type": "string", "pattern": r'^[A-Z]{2}-\d+("|\\|é)?$'},
+         ['"AB-1"', '"XY-42\\""', '"XY-4\\\\"', '"AA-0é"'], ['"ab-1"', '"AB-"', '"AB-1x"', "1"]),
+        ({"pattern": "(?:ab|c+)x"}, ['"abx"', '"__cccx__"'], ['"ab"', '"x"']),
+        ({"pattern": "^a|b$"}, ['"ab"', '"a"', '"anything"', '"xxb"'], ['"xa"', '"bx"']),
+        ({"pattern": r"^[^\sa-c]\S[\d\].-]$"},
+         ['"dx9"', '"zz]"', '"zz-"'], ['"ax9"', '"d 9"', '"dxx"']),
+        ({"type": "integer", "minimum": -3, "maximum": 12},
+         ["-3", "-1", "0", "9", "10", "12"], ["-4", "13", "-0", "03", "1.0"]),
+        ({"type": "integer", "exclusiveMinimum": 99, "exclusiveMaximum": 2000},
+         ["100", "1999"], ["99", "2000"]),
+        ({"minimum": 0, "exclusiveMaximum": 1}, ["0", "0.5", "0.999"], ["1", "-0.1", "1.0"]),
+        ({"type": "number", "minimum": -1.5, "maximum": 2.25},
+         ["-1.5", "-1.4999", "-0.1", "0", "0.1", "2", "2.2", "2.25", "2.250"],
+         ["-1.51", "2.26", "2.3", "3", "-2"]),
+        ({"oneOf": [{"type": "integer"}, {"enum": ["x"]}, {"type": "null"}]},
+         ["1", '"x"', "null"], ['"y"', "true"]),
+        (SHAPES, ['{"kind": "circle", "r": 1}', '{"kind": "square"}'],
+         ['{"kind": "circle"}', '{"kind": "square", "r": 1}', '{"kind": "line"}']),
+        ({"type": "string", "maxLength": 1}, ['"\\u00e9"'], ['"\\ud83d\\ude00"', '"\\ud800"']),
     ],
 )  # fmt: skip
 def test_what_a_schema_takes(
@@ -76,10 +116,41 @@ def test_what_a_schema_takes(
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({"type": "integer", "minimum": 3}, "At #: 'minimum' cannot be enforced"),
-        ({"properties": {"a": {"pattern": "x"}}}, "At #/properties/a: 'pattern'"),
-        ({"oneOf": [{"type": "null"}]}, "'oneOf'"),
-        ({"anyOf": [{"type": "null"}], "type": "null"}, "'type' beside anyOf"),
+        ({"type": "integer", "multipleOf": 3}, "At #/multipleOf: 'multipleOf' cannot be said"),
+        ({"properties": {"a": {"not": {}}}}, "At #/properties/a/not: 'not'"),
+        ({"pattern": "(?=a)b"}, "At #/pattern: at its character 1, what looks ahead"),
+        ({"pattern": r"a\b"}, r"at its character 2, \b cannot be said"),
+        ({"pattern": "a(^b)"}, "at its character 3, '^' cannot stand here"),
+        ({"pattern": "(a$|b)"}, "at its character 3, an anchor inside parentheses"),
+        ({"pattern": "a$b"}, "nothing can follow $"),
+        ({"pattern": "(a"}, "the ( has no )"),
+        ({"pattern": "a)"}, "the ) has no ("),
+        ({"pattern": "[a"}, "the [ has no ]"),
+        ({"pattern": "[]"}, "the class is empty"),
+        ({"pattern": "[z-a]"}, "the range is none"),
+        ({"pattern": "*"}, "'*' cannot stand here"),
+        ({"pattern": "a{2000}"}, "more than 1000 repetitions"),
+        ({"pattern": "a{3,1}"}, "3 is more than 1"),
+        ({"pattern": "\\x4"}, "2 hexadecimal digits"),
+        ({"pattern": "\x01"}, "a control character is all"),
+        ({"pattern": "a\\"}, "escapes nothing"),
+        ({"pattern": "(a?)*"}, "repeated without end"),
+        ({"pattern": "a", "maxLength": 3}, "At #/maxLength: 'maxLength' beside pattern"),
+        ({"type": "integer", "minimum": 5, "maximum": 4}, "there is no integer between its bounds"),
+        ({"type": "integer", "minimum": 0.2, "maximum": 0.8}, "there is no integer"),
+        ({"type": "number", "exclusiveMinimum": 5, "maximum": 5}, "there is no number between"),
+        ({"minimum": 1, "exclusiveMinimum": 1}, "At #/exclusiveMinimum: it stands beside"),
+        ({"minimum": "1"}, "At #/minimum: a number is expected"),
+        ({"minimum": 1e30}, "At #/minimum: the bound has too many digits"),
+        ({"type": "string", "minimum": 1}, "'minimum' is not about string"),
+        (
+            {"oneOf": [{"type": "integer"}, {"type": "number"}]},
+            "At #/oneOf: what its schemas 0 and 1",
+        ),
+        ({"oneOf": [{"const": 1}, {"const": 1.0}]}, "not plainly apart"),
+        ({"oneOf": []}, "At #/oneOf: there is nothing to choose from"),
+        ({"enum": []}, "At #/enum: there is nothing to choose from"),
+        ({"anyOf": [{"type": "null"}], "type": "null"}, "At #/type: 'type' beside anyOf"),
         ({"type": "text"}, "'text' is no type"),
         ({"type": "string", "items": {}}, "'items' is not about string"),
         ({"type": "string", "format": "email"}, "the format is none of"),
@@ -121,3 +192,31 @@ def test_a_text_that_is_no_schema(text: str, why: str) -> None:
         json_schema.grammar(text)
     assert raised.value.field == "json_schema"
     assert why in raised.value.why
+
+
+def test_valid_instances_of_random_schemas_are_taken(engine: LlamaEngine) -> None:
+    rng = random.Random(1)
+    for _ in range(150):
+        schema = {**schemas.schema(rng), "$defs": schemas.DEFS}
+        for _ in range(3):
+            value = schemas.instance(rng, schema)
+            assert schemas.is_valid(value, schema), (value, schema)
+            text = json.dumps(value, ensure_ascii=False)
+            assert takes(engine, schema, text), (text, schema)
+
+
+def test_what_is_generated_by_random_schemas_is_valid(engine: LlamaEngine) -> None:
+    """At random, and with a liking for what ends a text, a list and an object."""
+    rng = random.Random(2)
+    enders = {engine.vocabulary.plain(text)[-1]: 4.0 for text in ('"', "}", "]")}
+    ended = 0
+    for seed in range(150):
+        schema = {**schemas.schema(rng), "$defs": schemas.DEFS}
+        sampling = Sampling(temperature=2.0, seed=seed, logit_bias=enders)
+        grammar = JsonSchema(json.dumps(schema))
+        answer = ask(engine, Request("x", max_tokens=120, sampling=sampling, grammar=grammar))
+        # llama.cpp's grammars take bytes that are no character; only a model at random says them.
+        if answer.finish is Finish.STOP and "\ufffd" not in answer.text:
+            ended += 1
+            assert schemas.is_valid(json.loads(answer.text), schema), (answer.text, schema)
+    assert ended > 100

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.inference.adapters import KEPT
-from agent.inference.context import BATCH_TOKENS
+from agent.inference.decoder import BATCH_TOKENS
 from agent.inference.engine import (
     Adapter,
     EngineOptions,
@@ -23,6 +23,7 @@ from tests.agent.inference.conftest import TinyAdapter, make_lively_folder, tran
 from tests.agent.inference.engine_contract import (
     CHAT,
     PROMPT,
+    AfterAsking,
     Answer,
     ChoiceContract,
     EngineContract,
@@ -151,13 +152,18 @@ def test_the_scale_of_an_adapter_matters_and_belongs_to_the_prefix(
 
 
 def test_more_adapters_than_are_kept_take_turns(
-    engine: LlamaEngine, first: TinyAdapter, second: TinyAdapter
+    lively_base: Path, first: TinyAdapter, second: TinyAdapter
 ) -> None:
-    expected = ask(engine, worn(LONG, first)).tokens
-    for number in range(KEPT + 1):
-        other = Adapter(f"sha256:{number}", second.adapter.path)
-        ask(engine, Request(LONG, other, 2))
-    assert ask(engine, worn(LONG, first)).tokens == expected
+    freed: list[str] = []
+    options = EngineOptions(context_length=512, freed=freed.append)
+    with LlamaEngine.open(lively_base, options) as engine:
+        expected = ask(engine, worn(LONG, first)).tokens
+        for number in range(KEPT + 1):
+            other = Adapter(f"sha256:{number}", second.adapter.path)
+            ask(engine, Request(LONG, other, 2))
+        assert freed == [first.adapter.digest, "sha256:0"]
+        assert ask(engine, worn(LONG, first)).tokens == expected
+    assert freed == [first.adapter.digest, "sha256:0", "sha256:1"]
 
 
 def test_adapters_that_cannot_be_used(
@@ -195,37 +201,73 @@ def test_logits_that_are_no_numbers_end_one_request_only(
     assert ask(engine, worn(PROMPT, first)).tokens == expected
 
 
-class AfterAsking(threading.Event):
-    """Is set once it was asked so many times: a cancellation at an exact moment."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.asked = 0
-        self._times = times
-
-    def is_set(self) -> bool:
-        self.asked += 1
-        return self.asked > self._times
-
-
-def test_a_cancellation_inside_a_long_prefill(engine: LlamaEngine) -> None:
+def test_a_cancellation_is_looked_for_inside_a_batch(engine: LlamaEngine) -> None:
     prompt = "the sea is wide and " * 60
-    tokens = len(engine.tokenise(prompt))
-    assert tokens > 4 * BATCH_TOKENS
-    expected = ask(engine, Request(prompt, max_tokens=12)).tokens
-    other = "Another beginning. " + prompt
-    whole = AfterAsking(10**9)
-    ask(engine, Request(other, max_tokens=1), whole)
-    # More than once for each batch: the abort callback is asked inside the decode.
-    assert whole.asked > 20 * tokens / BATCH_TOKENS
-    third = "A third one. " + prompt
-    halfway = AfterAsking(whole.asked // 2)
-    answer = ask(engine, Request(third, max_tokens=12), halfway)
-    assert (answer.finish, answer.tokens) == (Finish.CANCELED, [])
-    # What was computed before the cancellation is used by the next attempt, and is right.
-    again = ask(engine, Request(third, max_tokens=12))
-    assert again.usage.cached_tokens >= BATCH_TOKENS
-    assert ask(engine, Request(prompt, max_tokens=12)).tokens == expected
+    whole = AfterAsking()
+    ask(engine, Request(prompt, max_tokens=1), whole)
+    assert whole.asked > 20 * len(engine.tokenise(prompt)) / BATCH_TOKENS
+
+
+def ends(news: list[tuple[object, object]]) -> list[tuple[object, Finish]]:
+    return [(who, said.finish) for who, said in news if isinstance(said, Piece) and said.finish]
+
+
+def test_clients_that_come_and_go_do_not_hold_up_the_others(engine: LlamaEngine) -> None:
+    """Each is cancelled while a batch is computed; every second batch is computed to its end."""
+    expected = ask(engine, Request(LONG, max_tokens=6)).tokens
+    patient = engine.begin(Request(LONG, max_tokens=6), threading.Event())
+    said: list[tuple[object, object]] = []
+    steps = 0
+    while not any(who is patient for who, _ in ends(said)):
+        hasty = AfterAsking(3)
+        leaving = engine.begin(Request(PROMPT, max_tokens=60), hasty)
+        news = list(engine.step())
+        assert (leaving, Finish.CANCELED) in ends(news), "broken off or not"
+        said += news
+        steps += 1
+    tokens = [
+        t
+        for who, piece in said
+        if who is patient and isinstance(piece, Piece)
+        for t in piece.token_ids
+    ]
+    assert tokens == expected
+    assert steps <= 2 * len(expected) + 2
+
+
+@pytest.mark.parametrize("context_length", [2048, 4096])
+def test_one_of_several_is_cancelled_while_anothers_prompt_is_computed(
+    context_length: int, tmp_path: Path
+) -> None:
+    """The batch is broken off for it; what was in it of the others is computed again. Also where
+    the attention cache moves on with the window."""
+    folder = make_lively_folder(tmp_path / "folder", context_length=context_length)
+    base = tmp_path / "base.gguf"
+    convert_model(folder, base, FileType.F32)
+    prompt = "the waves are high today " * 30
+    requests = {"decoding": Request(LONG, max_tokens=30), "prompt": Request(prompt, max_tokens=12)}
+    with LlamaEngine.open(base, EngineOptions(context_length)) as engine:
+        alone = {name: ask(engine, request).tokens for name, request in requests.items()}
+    with LlamaEngine.open(base, EngineOptions(context_length)) as engine:
+        cancelled = AfterAsking()
+        leaving = engine.begin(Request(PROMPT, max_tokens=60), cancelled)
+        answers = {engine.begin(requests["decoding"], threading.Event()): "decoding"}
+        said = [*engine.step(), *engine.step(), *engine.step()]
+        begun = engine.begin(requests["prompt"], threading.Event())
+        assert begun
+        answers[begun] = "prompt"
+        said += engine.step()
+        cancelled.times = cancelled.asked + 20
+        news = list(engine.step())
+        assert [(who, piece.finish) for who, piece in news] == [(leaving, Finish.CANCELED)]  # type: ignore[union-attr]
+        while len(ends(said)) < 2:
+            said += engine.step()
+    tokens: dict[str, list[int]] = {name: [] for name in requests}
+    for who, piece in said:
+        assert isinstance(piece, Piece)
+        if who in answers:
+            tokens[answers[who]] += piece.token_ids
+    assert tokens == alone
 
 
 def test_a_sliding_window_that_moved_on_is_computed_anew(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from agent.inference.engine import EngineOptions
 from agent.inference.reference.engine import ReferenceEngine
 from artifacts.convert import FileType
 from tests.agent.inference.conftest import CONTEXT
-from tests.agent.inference.engine_contract import ChoiceContract, EngineContract
+from tests.agent.inference.engine_contract import ChoiceContract, EngineContract, ReadingContract
 from tests.agent.inference.parity import Parity
 
 
-class TestContract(EngineContract, ChoiceContract):
+class TestContract(EngineContract, ChoiceContract, ReadingContract):
     @pytest.fixture
     def engine(self, lively_base: Path) -> Iterator[ReferenceEngine]:
         with ReferenceEngine.open(lively_base, EngineOptions(CONTEXT)) as engine:

@@ -11,7 +11,7 @@ from agent import cli, config
 from agent.install import command
 from agent.install.place import STATE, UNIT, USER, WANTED
 from protos.errors import InvalidRequest, Refused
-from tests.agent.install.conftest import PASSWD
+from tests.images import PASSWD
 
 PROGRAM = Path("/opt/nanofleet/bin/nanofleet-agent")
 

@@ -8,14 +8,21 @@ import pytest
 from agent.jobs import states
 from agent.jobs.attempt import Attempt
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
-from agent.workers.process import Launcher
+from agent.workers.process import Exit, Launcher
 from artifacts.store import ArtifactStore
+from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import Evaluated, TrainProgress
-from protos.nanofleet.v1.worker_pb2 import TrainingPaused, TrainingReport, TrainingResumed
+from protos.nanofleet.v1.worker_pb2 import (
+    StartTraining,
+    TrainingPaused,
+    TrainingReport,
+    TrainingResumed,
+)
 from tests.agent.clocks import FakeClock
-from tests.agent.jobs.samples import FIRST, spec_bytes
+from tests.agent.jobs.samples import FIRST, leave_adapter, spec_bytes
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
     records = Records(journal)
     store = ArtifactStore(tmp_path / "artifacts", reserve_bytes=0)
     launcher = Launcher(tmp_path / "workers", "boot-1")
-    means = Means(records=records, store=store, launcher=launcher, jobs=tmp_path / "jobs")
+    means = Means(records, store, launcher, tmp_path / "jobs", Leases(FakeClock()))
     yield Attempt(journal.entry(FIRST), means)
     await records.close()
 
@@ -51,12 +58,43 @@ async def test_a_paused_worker_has_no_speed(attempt: Attempt) -> None:
     assert attempt.tokens_per_s == 170
 
 
-async def test_a_worker_that_rests_owes_no_report(attempt: Attempt) -> None:
-    assert attempt.silent_s is None, "it has not been started"
-    await attempt.note(TrainingReport(progress=TrainProgress(step=3)))
-    assert attempt.silent_s is not None
-    assert 0 <= attempt.silent_s < 60
-    await attempt.note(TrainingReport(paused=TrainingPaused(step=3)))
+async def test_the_silence_of_a_worker_is_told_while_there_is_one(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float | None] = [attempt.silent_s]
+
+    def end_ns(job_id: str) -> int:
+        """Asked for what the worker, which lives now, is told first."""
+        told.append(attempt.silent_s)
+        attempt.kill()
+        return 0
+
+    monkeypatch.setattr(attempt._means.leases, "end_ns", end_ns)
+    attempt._folder.mkdir(parents=True)
+    attempt._means.launcher.records.mkdir()
+    await attempt._run(StartTraining())
+    assert told[0] is None
+    assert told[1] is not None
+    assert 0 <= told[1] < 60
     assert attempt.silent_s is None
-    await attempt.note(TrainingReport(resumed=TrainingResumed(step=3)))
-    assert attempt.silent_s is not None
+
+
+async def test_the_result_of_a_worker_that_died_before_its_report_is_adopted(
+    attempt: Attempt,
+) -> None:
+    leave_adapter(attempt._folder)
+    killed = Exit(code=-9, peak_rss_bytes=5, out_of_memory=False, log_tail="")
+    ending = await attempt._ending(TrainingReport(), killed)
+    assert isinstance(ending.event, states.Finished)
+    assert ending.account.result is not None
+    assert ending.account.result.steps == 4
+    assert "before it could say so" in ending.account.message
+
+
+async def test_half_a_result_is_not(attempt: Attempt) -> None:
+    leave_adapter(attempt._folder)
+    path = attempt._folder / "adapter.tar"
+    path.write_bytes(path.read_bytes()[:-600])
+    killed = Exit(code=-9, peak_rss_bytes=5, out_of_memory=True, log_tail="")
+    ending = await attempt._ending(TrainingReport(), killed)
+    assert ending.event == states.Broke(job_pb2.CAUSE_OOM)

@@ -9,6 +9,7 @@ import pytest
 
 from agent.jobs.desk import Desk
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.runner import Runner, pin_owner
@@ -26,8 +27,9 @@ class Device:
         self.records = Records(self.journal)
         self.store = ArtifactStore(root / "artifacts", reserve_bytes=0)
         launcher = Launcher(root / "workers", "boot-1")
-        runner = Runner(Means(self.records, self.store, launcher, root / "jobs"))
-        self.desk = Desk(self.records, self.store, runner, root / "jobs", lambda *_: None)
+        jobs, leases = root / "jobs", Leases(FakeClock())
+        runner = Runner(Means(self.records, self.store, launcher, jobs, leases))
+        self.desk = Desk(self.records, self.store, runner, jobs, leases, lambda *_: None)
 
     def add(self, root: Path, content: bytes, kind: "artifact_pb2.ArtifactKind.ValueType") -> None:
         (root / "file").write_bytes(content)

@@ -1,6 +1,5 @@
 """What is found at the start of an agent, case by case, with a real journal and store."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +9,11 @@ from agent.jobs import states
 from agent.jobs.journal import Journal
 from agent.jobs.recovery import recover
 from agent.jobs.runner import pin, pin_owner
-from artifacts import adapter
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.nanofleet.v1 import artifact_pb2, job_pb2
 from tests.agent.clocks import FakeClock
-from tests.agent.jobs.samples import FIRST, SECOND, spec_bytes, train_spec
+from tests.agent.jobs.samples import FIRST, SECOND, leave_adapter, spec_bytes, train_spec
 
 
 class Device:
@@ -47,34 +45,7 @@ class Device:
         return {owner for artifact in self.store.list() for owner in artifact.pins}
 
     def leave_adapter(self, **changes: object) -> None:
-        """What a worker leaves that finished when nobody was listening any more."""
-        made = self.folder / "adapter"
-        made.mkdir()
-        facts: dict[str, object] = {
-            "name": "persona",
-            "base_digest": Digest(train_spec().base_digest),
-            "dataset_digest": Digest(train_spec().stages[0].dataset_digest),
-            "tokenizer_digest": Digest(train_spec().base_digest),
-            "job_id": FIRST,
-            "rank": 4,
-            "alpha": 8.0,
-            "targets": ("q_proj",),
-            "recipe": {},
-            "first_loss": 3.0,
-            "final_loss": 1.0,
-            "steps": 4,
-            "trained_tokens": 99,
-            "energy_j": None,
-            "created_utc_ns": 1,
-            "agent_version": "0.1.0",
-        }
-        manifest = adapter.AdapterManifest(**{**facts, **changes})  # type: ignore[arg-type]
-        header = json.dumps({}).encode()
-        (made / "nanofleet.json").write_bytes(manifest.to_json())
-        (made / "adapter_config.json").write_bytes(b"{}")
-        (made / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-        (made / "adapter.gguf").write_bytes(b"GGUF")
-        adapter.pack(made, self.folder / "adapter.tar")
+        leave_adapter(self.folder, **changes)
 
 
 @pytest.fixture
@@ -97,6 +68,15 @@ def test_the_power_failed(device: Device) -> None:
     job = device.recovered()
     assert job.state == states.QUEUED
     assert job.attempts[0].cause == job_pb2.CAUSE_POWER_LOSS
+
+
+def test_how_things_stood_is_kept_with_the_attempt_that_was_cut(device: Device) -> None:
+    seen = job_pb2.Conditions(step=1, available_bytes=32 << 20, temperature_c=71)
+    device.journal.progress(FIRST, job_pb2.TrainProgress(step=3, total_steps=4))
+    recover(device.journal, device.store, device.jobs, "boot-2", lambda job_id: seen)
+    last = device.journal.job(FIRST).attempts[0].last
+    assert (last.step, last.total_steps) == (3, 4), "the journal knows later steps than telemetry"
+    assert (last.available_bytes, last.temperature_c) == (32 << 20, 71)
 
 
 def test_recovering_twice_changes_nothing_more(device: Device) -> None:

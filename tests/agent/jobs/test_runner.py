@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.jobs.journal import Journal
+from agent.jobs.leases import Leases
 from agent.jobs.means import Means
 from agent.jobs.records import Records
 from agent.jobs.runner import Runner
@@ -32,7 +33,7 @@ async def test_a_full_disk_does_not_keep_the_queue_from_stopping(tmp_path: Path)
     records = Records(journal)
     store = ArtifactStore(tmp_path / "artifacts", reserve_bytes=0)
     launcher = Launcher(tmp_path / "workers", "boot-1")
-    runner = Runner(Means(records, store, launcher, tmp_path / "jobs"))
+    runner = Runner(Means(records, store, launcher, tmp_path / "jobs", Leases(FakeClock())))
     queue = asyncio.create_task(runner.run())
     await asyncio.sleep(0)
     await records.read(journal.next_queued)  # behind the queue's own question, in the same thread

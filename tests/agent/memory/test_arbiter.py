@@ -73,6 +73,12 @@ QUIET, IDLE = Model(SERVED, False, 31.0), Model(SERVED, False, 901.0)
         (seen(1399, job=running(), wanted=OTHER), Act.STOP_JOB),
         (seen(1399, job=SUSPENDED, wanted=OTHER), Act.STOP_JOB),
         (seen(1399, job=WAITING, wanted=OTHER), Act.LOAD_MODEL),
+        # For a model that nobody asked for no job makes room, nor waits.
+        (seen(1700, job=running(), wanted=SERVED, is_asked=False), Act.LOAD_MODEL),
+        (seen(1699, job=running(), wanted=SERVED, is_asked=False), Act.REFUSE_MODEL),
+        (seen(1699, job=WAITING, wanted=SERVED, is_asked=False), Act.REFUSE_MODEL),
+        (seen(1399, job=SUSPENDED, wanted=OTHER, is_asked=False), Act.REFUSE_MODEL),
+        (seen(wanted=SERVED, is_asked=False), Act.LOAD_MODEL),
         # A job that holds its memory is not asked.
         (seen(1699, job=running(yields=False), wanted=SERVED), Act.REFUSE_MODEL),
         (seen(1699, job=Job(TRAINING, Phase.WAITING, False), model=QUIET), Act.UNLOAD_MODEL),

@@ -1,5 +1,8 @@
 """Every method that the agent serves, found through its descriptors, against every role."""
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -7,12 +10,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from agent.rpc.access import CHANGE, READ, TABLE, Access
+from agent.rpc.access import CHANGE, MOST_CALLS, READ, TABLE, Access
 from agent.rpc.server import SERVICES
 from protos import status
-from protos.errors import Forbidden, NanofleetError, Unreachable
+from protos.errors import Busy, Forbidden, NanofleetError, Unreachable
 from protos.identity import Identity, Role
-from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2
+from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2, job_pb2_grpc
 from tests.agent.authority import Authority
 from tests.agent.daemon import NAME, Daemon
 
@@ -25,7 +28,7 @@ METHODS = sorted(
 )
 READING = {
     "GetDevice", "WatchTelemetry", "StatArtifact", "ListArtifacts", "GetJob", "ListJobs",
-    "WatchJob", "ListAdapters",
+    "WatchJob", "ListAdapters", "ListEvents",
 }  # fmt: skip
 
 
@@ -75,6 +78,30 @@ async def test_every_role_at_every_method(shared_daemon: Daemon, role: Role, nam
             allowed = role in TABLE[method] or (name == NAME and TABLE[method] is READ)
             error = await called(channel, method)
             assert isinstance(error, Forbidden) != allowed, (method, error)
+
+
+async def test_a_device_with_too_many_calls_says_when_to_come_back(shared_daemon: Daemon) -> None:
+    """Three connections, because one holds a hundred calls."""
+    async with AsyncExitStack() as stack:
+        names = ("one", "two", "three")
+        controllers = [shared_daemon.channel(Role.CONTROLLER, name) for name in names]
+        channels = [await stack.enter_async_context(channel) for channel in controllers]
+        watching = [
+            job_pb2_grpc.JobServiceStub(channels[number % 3]).WatchJob(job_pb2.WatchJobRequest())
+            for number in range(MOST_CALLS)
+        ]
+        await asyncio.gather(*(call.read() for call in watching))
+        error = await called(channels[0], "/nanofleet.v1.DeviceService/GetDevice")
+        assert isinstance(error, Busy)
+        assert error.retry_after_s == 2.0
+        watching[0].cancel()
+        await it_has_room(channels[0])
+
+
+async def it_has_room(channel: grpc.aio.Channel) -> None:
+    """The device hears of a cancelled call a moment later."""
+    while await called(channel, "/nanofleet.v1.DeviceService/GetDevice") is not None:
+        pass
 
 
 async def test_a_method_that_nobody_knows_is_refused(shared_daemon: Daemon) -> None:

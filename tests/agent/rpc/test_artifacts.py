@@ -74,14 +74,15 @@ async def complete(stubs: Stubs) -> None:
     """What a client does: asks for the offset and goes on from there, until it is accepted.
 
     The server notices a client that has gone a moment after it went; until then the upload is
-    busy, and its offset may still rise.
+    busy, and its offset may still rise. (gRPC's client says INTERNAL instead of the answer, if that
+    comes while it sends; a client takes it for a lost link.)
     """
     while True:
         try:
             await stubs.put(DIGEST, DATA, KIND, await offset(stubs))
         except grpc.aio.AioRpcError as error:
             found = status.from_rpc_error(error, "")
-            if not isinstance(found, errors.Busy | errors.OffsetMismatch):
+            if not isinstance(found, errors.Busy | errors.OffsetMismatch | errors.Unreachable):
                 raise
         else:
             return
@@ -134,6 +135,7 @@ async def test_wrong_requests(stubs: Stubs) -> None:
             yield request
 
     chunk = artifact_pb2.PutArtifactRequest(chunk=b"x")
+    fill = artifact_pb2.PutArtifactRequest(fill_to=5)
     huge = artifact_pb2.PutArtifactRequest(chunk=bytes(3 << 20))
     good = [message async for message in header()]
     for requests, kind, field in (
@@ -146,6 +148,8 @@ async def test_wrong_requests(stubs: Stubs) -> None:
         (messages(chunk), errors.InvalidRequest, "header"),
         (messages(*good, *good), errors.InvalidRequest, "header"),
         (messages(*good, huge), errors.InvalidRequest, "chunk"),
+        (header(pieces=b"x" * 32), errors.InvalidRequest, "pieces"),
+        (messages(*good, fill), errors.InvalidRequest, "fill_to"),
     ):
         error = await refused(stubs.artifacts.PutArtifact(requests))
         assert isinstance(error, kind), error

@@ -26,7 +26,10 @@ async def session(tmp_path: Path) -> AsyncIterator[Session]:
     async def ended(_: Session) -> None:
         pass
 
-    made = Session(worker, BASE, on_end=ended)
+    async def freed(_: Session, adapter: str) -> None:
+        pass
+
+    made = Session(worker, BASE, on_end=ended, on_freed=freed)
     await worker.send(InferenceCommand(open=OpenModel()))
     await made.ready()
     yield made

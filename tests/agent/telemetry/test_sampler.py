@@ -6,7 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.telemetry.sampler import SENSORS_FOUND_EVERY, Sampler, WorkerStatus
+from agent.telemetry.board import SENSORS_FOUND_EVERY, STATE_READ_EVERY
+from agent.telemetry.sampler import Sampler, WorkerStatus
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample, WorkerSample
 from tests.jetson import trees
 from tests.jetson.trees import spoiled, write
@@ -55,6 +56,20 @@ def test_sample_of_an_orin_nano(tmp_path: Path) -> None:
     assert [rail.name for rail in second.power.rails] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
     assert not first.power.HasField("energy_j")
     assert second.power.energy_j == taking.energy.total_j == 5.914
+    assert (second.heat.zone, second.heat.celsius) == ("tj-thermal", 44.531)
+    assert (second.heat.throttle_celsius, second.heat.critical_celsius) == (99.0, 104.5)
+    assert second.emc.cap_mhz == 3199
+    assert [(one.name, one.events) for one in second.over_current] == [
+        ("OC1 under-voltage", 1),
+        ("OC2 average over-current", 0),
+        ("OC3 instantaneous over-current", 27_390),
+    ]
+    assert (second.power_mode.id, second.power_mode.name) == (2, "MAXN_SUPER")
+    assert second.power_mode.clocks_pinned is False
+    assert second.cpu.cores_online == 6
+    assert second.memory.swap_total_bytes == 3_901_440 * 1024
+    assert second.memory.nvmap_bytes == 312_356 * 1024
+    assert not second.simulated
     assert second.disk_free_bytes > 0
     assert second.HasField("network")
 
@@ -62,12 +77,32 @@ def test_sample_of_an_orin_nano(tmp_path: Path) -> None:
 def test_absent_is_absent(tmp_path: Path) -> None:
     """In a container without anything."""
     taken = sampler(tmp_path, Clock()).sample()
-    for field in ("memory", "gpu", "power"):
+    for field in ("memory", "gpu", "power", "heat", "emc", "power_mode"):
         assert not taken.HasField(field), field
     assert not taken.temperatures
+    assert not taken.offline_zones
+    assert not taken.over_current
+    assert not taken.cpu.HasField("cores_online")
     assert not taken.cpu.HasField("frequency_mhz")
     assert not taken.workers
     assert TelemetrySample.FromString(taken.SerializeToString()) == taken
+
+
+def test_memory_of_a_nano(tmp_path: Path) -> None:
+    taken = sampler(write(trees.NANO, tmp_path), Clock()).sample().memory
+    assert (taken.zram_total_bytes, taken.zram_used_bytes) == (2 * 507_400 * 1024, 2 * 8_192)
+    assert taken.nvmap_bytes == 61_440 * 1024
+    assert taken.largest_free_block_bytes == os.sysconf("SC_PAGE_SIZE") << 10
+
+
+def test_zone_that_goes_offline_and_mode_that_is_set_are_seen(tmp_path: Path) -> None:
+    taking = sampler(write(trees.ORIN_NANO, tmp_path), Clock())
+    taking.sample()
+    (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0000\n")
+    with trees.asleep(tmp_path / "sys/class/thermal/thermal_zone2/temp"):
+        taken = [taking.sample() for _ in range(STATE_READ_EVERY)][-1]
+    assert list(taken.offline_zones) == ["cv0-thermal"]
+    assert taken.power_mode.name == "15W"
 
 
 def test_power_that_cannot_be_read_keeps_its_place_and_its_energy(tmp_path: Path) -> None:
@@ -158,7 +193,7 @@ def test_free_space_is_that_of_the_state_folder(tmp_path: Path) -> None:
     assert abs(taken.disk_free_bytes - psutil.disk_usage(str(tmp_path)).free) < 1 << 30
 
 
-@pytest.mark.parametrize("name", trees.BOARDS)
+@pytest.mark.parametrize("name", trees.TO_SPOIL)
 def test_no_spoiled_file_ends_the_record(tmp_path: Path, name: str) -> None:
     """Each file of each board, spoiled before the sampler starts and while it runs."""
     write(trees.BOARDS[name], tmp_path)

@@ -60,14 +60,20 @@ def test_two_generations_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["0000000999.safetensors", "0000100000.safetensors"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "zeros", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "zeros", "empty", "one bit"])
 def test_a_damaged_one_costs_one_generation(tmp_path: Path, damage: str) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.save(at(4))
     folder.save(at(8))
     newest = tmp_path / "0000000008.safetensors"
     content = newest.read_bytes()
-    newest.write_bytes({"cut": content[:-9], "zeros": bytes(len(content)), "empty": b""}[damage])
+    damaged = {
+        "cut": content[:-9],
+        "zeros": bytes(len(content)),
+        "empty": b"",
+        "one bit": bytes((*content[:-1], content[-1] ^ 1)),
+    }
+    newest.write_bytes(damaged[damage])
     found = folder.newest(SETTINGS.recipe_digest)
     assert found is not None
     assert found.progress.micro_steps == 4
@@ -89,7 +95,8 @@ def test_a_new_one_outlives_damaged_ones_ahead_of_it(tmp_path: Path) -> None:
 
 
 def test_what_a_power_cut_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".0000000004.safetensors.77.tmp").write_bytes(b"half")
+    """Its process is gone: the kernel gives no such number."""
+    (tmp_path / ".0000000004.safetensors.9999999.tmp").write_bytes(b"half")
     CheckpointFolder(tmp_path).save(at(8))
     assert names(tmp_path) == ["0000000008.safetensors"]
 

@@ -25,6 +25,7 @@ from tests.agent.training.conftest import PERSONA
 from tests.agent.training.driver import recipe
 
 SECONDS_A_READING = 10.0
+LEASE_END_NS = 10**18
 
 
 class Bench:
@@ -44,7 +45,8 @@ class Bench:
         self.spec = spec
         weights = MappedWeights(base, torch.float32)
         self.trainer = Trainer(graph.build(base, weights, spec), [samples], spec, progress)
-        self.commands = Commands(self.reader)
+        self.boottime_ns = 0
+        self.commands = Commands(self.reader, clock_ns=lambda: self.boottime_ns)
         self.loop = Loop(
             self.trainer,
             spec,
@@ -63,7 +65,21 @@ class Bench:
             "resume": worker_pb2.ResumeTraining,
             "stop": worker_pb2.StopTraining,
         }
-        self.agent.write(worker_pb2.TrainingCommand(**{order: kinds[order]()}))
+        if order == "the lease ends":
+            self.boottime_ns = LEASE_END_NS
+        else:
+            self.agent.write(worker_pb2.TrainingCommand(**{order: kinds[order]()}))
+
+    def send_lease(self, until_boottime_ns: int) -> None:
+        lease = worker_pb2.ExtendLease(until_boottime_ns=until_boottime_ns)
+        self.agent.write(worker_pb2.TrainingCommand(extend_lease=lease))
+
+    def listen_to(self, order: str) -> None:
+        """Returns when it has been read, and all that was sent before it."""
+        self.send(order)
+        self.commands.listen()
+        orders = self.commands._orders
+        orders.put(orders.get(timeout=60))
 
     def hang_up(self) -> None:
         """As an agent that dies: the pipe ends, and has been read to its end."""
@@ -155,6 +171,34 @@ def test_the_end_of_the_pipe_is_an_order_to_stop(bench: Bench) -> None:
     bench.hang_up()
     assert bench.loop.run() is Outcome.STOPPED
     assert bench.saved_at == [1]
+
+
+def test_stops_at_the_micro_step_at_which_its_lease_ends(bench: Bench) -> None:
+    """Nobody says so: the agent may be frozen, too."""
+    bench.send_lease(LEASE_END_NS)
+    bench.listen_to("pause")
+    bench.answers |= {"paused": ["resume"], "progress": ["the lease ends"]}
+    assert bench.loop.run() is Outcome.STOPPED
+    assert bench.commands.lease_ended
+    assert bench.kinds() == ["paused", "resumed", "progress", "checkpoint"]
+
+
+def test_a_lease_that_was_extended_holds(bench: Bench) -> None:
+    bench.send_lease(LEASE_END_NS)
+    bench.send_lease(LEASE_END_NS + 1)
+    bench.send_lease(LEASE_END_NS - 1)
+    bench.listen_to("pause")
+    bench.answers |= {"paused": ["resume"], "progress": ["the lease ends"]}
+    assert bench.loop.run() is Outcome.FINISHED
+
+
+def test_stops_out_of_a_pause_when_its_lease_ends(bench: Bench) -> None:
+    bench.send_lease(LEASE_END_NS)
+    bench.listen_to("pause")
+    bench.answers |= {"paused": ["the lease ends"]}
+    assert bench.loop.run() is Outcome.STOPPED
+    # With a checkpoint, if the order came after a first micro-step.
+    assert bench.kinds() in (["paused"], ["paused", "checkpoint"])
 
 
 def test_pauses_and_resumes(bench: Bench) -> None:

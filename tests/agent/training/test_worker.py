@@ -326,6 +326,28 @@ def test_kills_stops_and_pauses_change_no_number(
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
+def test_a_damaged_checkpoint_costs_the_way_to_the_one_before(
+    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """One bit of the newest has fallen over; the losses are those of an undisturbed run."""
+    folder = tmp_path / "damaged"
+    for _ in range(2):
+        with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+            worker.until(lambda r: r.progress.step > 0)
+            worker.send(stop=worker_pb2.StopTraining())
+            worker.finish()
+    older, newer = sorted((folder / "checkpoints").iterdir())
+    content = newer.read_bytes()
+    newer.write_bytes(bytes((*content[:-1], content[-1] ^ 1)))
+    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        reports = worker.finish()
+    said = [report.log.text for report in reports if report.HasField("log")]
+    assert any(newer.name in line and "The one before it is used." in line for line in said)
+    found, expected = losses(reports), losses(run.reports)
+    assert found == {step: loss for step, loss in expected.items() if step in found}
+    assert min(found) == 1 + int(older.stem) // SPEC.accumulation
+
+
 def test_a_finished_training_is_only_packed_again(
     run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
 ) -> None:
@@ -339,6 +361,34 @@ def test_a_finished_training_is_only_packed_again(
     assert [report.WhichOneof("report") for report in reports] == ["started", "finished"]
     first, second = run.only("finished").finished.result, reports[-1].finished.result
     assert (first.final_loss, first.trained_tokens) == (second.final_loss, second.trained_tokens)
+
+
+def test_nothing_is_published_without_a_lease(
+    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    """All is trained and nothing is left but the rename: another device may have the job by now."""
+    folder = tmp_path / "lapsed"
+    shutil.copytree(run.folder, folder)
+    (folder / "adapter.tar").unlink()
+    worker = Worker(tiny_base, persona_file, folder, SPEC)
+    worker.start.lease_until_boottime_ns = 1
+    with worker:
+        last = worker.finish()[-1]
+    assert last.stopped == worker_pb2.TrainingStopped(step=60, lease_ended=True)
+    assert not list(folder.glob("*adapter*")), "neither the adapter nor what it was packed from"
+
+
+def test_the_retry_after_lack_of_memory_takes_the_least_and_goes_on(
+    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    spec = recipe(steps=2, stored_layers=2)
+    worker = Worker(tiny_base, persona_file, tmp_path / "job", spec)
+    worker.start.least_memory = True
+    with worker:
+        reports = worker.finish()
+    said = [report.log.text for report in reports if report.HasField("log")]
+    assert any("no stored layers, 512 rows of the head at a time" in line for line in said)
+    assert reports[-1].finished.result.steps == 2
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,27 @@ def test_version_two(tmp_path: Path) -> None:
     assert group.oom_kills() == 1
 
 
+def test_all_groups_of_a_board_together_have_its_size(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    version_one(one)
+    version_two(two)
+    (two / "nanofleet" / "board-7").mkdir()
+    (two / "nanofleet" / "board-7" / "cgroup.subtree_control").write_text("")
+    for root, below, file in (
+        (one, one / "memory/nanofleet/board-7", "memory.limit_in_bytes"),
+        (two, two / "nanofleet/board-7", "memory.max"),
+    ):
+        found = limits.find(root)
+        assert not isinstance(found, limits.Absent)
+        inner = found.within("board-7", 4000)
+        assert (below / file).read_text() == "4000"
+        assert inner.make("training", 1000).folder == below / "training"
+        assert (below / "training" / file).read_text() == "1000"
+    assert (two / "nanofleet/board-7/cgroup.subtree_control").read_text() == "+memory"
+
+
 def test_a_group_that_does_not_count_counts_nothing(tmp_path: Path) -> None:
     assert limits.Group(tmp_path, "memory.events").oom_kills() == 0
 

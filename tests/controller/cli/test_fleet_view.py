@@ -103,3 +103,19 @@ def test_the_memory_bar_is_never_empty_nor_too_long() -> None:
         bar = fleet_screen.memory_bar(used, 8 * GB, 10).plain.split(" ")[0]
         assert len(bar) == 10
         assert bar.startswith("━")
+
+
+def test_what_no_sensor_has_measured_is_marked() -> None:
+    taken = sample()
+    taken.power.total_mw = 7_200
+    taken.heat.celsius = 54.0
+    taken.temperatures.add(zone="nvme Composite", celsius=71.0)
+    taken.simulated = True
+    rows = [fleet_view.row_of("kitchen", taken, {})]
+    picture = drawn(rows, 100)
+    assert "7.2 W sim" in picture
+    assert "54 °C sim" in picture, "the board's temperature, not that of its disk"
+    assert "lab: 1 device, 7.2 W sim" in picture
+    assert fleet_view.as_plain(rows[0])["simulated"] is True
+    taken.simulated = False
+    assert "sim" not in drawn([fleet_view.row_of("kitchen", taken, {})], 100)

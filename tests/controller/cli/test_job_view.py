@@ -264,3 +264,73 @@ def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
     shown = dict(job_record.rehearsal(job.rehearsal))
     assert shown["check data"] == "16 samples, 400 tokens"
     assert str(shown["forecast"]).startswith("it will take 2 min 13 s")
+
+
+def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> None:
+    board = job_pb2.Circumstances(
+        power_mode="15W (0)",
+        cores_online=6,
+        clocks_pinned=False,
+        mean_power_mw=7_200.0,
+        power_source="VDD_IN",
+        heat_zone="tj-thermal",
+        mean_celsius=52.0,
+        peak_celsius=58.0,
+        over_current=[
+            telemetry_pb2.OverCurrentSample(name="OC1 under-voltage", events=3),
+            telemetry_pb2.OverCurrentSample(name="OC2 average over-current"),
+        ],
+    )
+    assert job_screen.circumstances(board) == (
+        "15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal);"
+        " 3 × OC1 under-voltage"
+    )
+    board.simulated = board.changed = True
+    assert "changed meanwhile, all of it simulated;" in job_screen.circumstances(board)
+    assert job_screen.circumstances(job_pb2.Circumstances()) == ""
+    result = job_pb2.JobResult(energy_j=370, circumstances=board)
+    assert job_screen.energy(result) == "370 J sim"
+    assert job_screen.energy(job_pb2.JobResult()) == "–"
+
+
+def test_a_failed_attempt_is_told_as_a_diagnosis() -> None:
+    last = job_pb2.Conditions(
+        step=48,
+        total_steps=120,
+        rss_bytes=1_520_000_000,
+        anonymous_bytes=460_000_000,
+        available_bytes=32_000_000,
+        temperature_c=71.4,
+    )
+    attempt = job_pb2.Attempt(
+        number=1,
+        state=job_pb2.JOB_STATE_FAILED,
+        cause=job_pb2.CAUSE_OOM,
+        message="The worker ran out of memory.",
+        peak_rss_bytes=1_600_000_000,
+        log_tail="a\nb\nc\nKilled\n",
+        last=last,
+    )
+    job = job_pb2.Job(state=job_pb2.JOB_STATE_RUNNING, attempts=[attempt])
+    assert job_record.outcome(job) == [
+        ("attempt 1", "failed (oom): The worker ran out of memory."),
+        (
+            "  then",
+            "It is tried again once, with the least memory that gives the same result;"
+            " then it fails.",
+        ),
+        (
+            "  at its end",
+            "step 48/120, worker 1.52 GB (460 MB anonymous, peak 1.60 GB),"
+            " board 32.0 MB available, 71 °C",
+        ),
+        ("  its log", "b"),
+        (" ", "c"),
+        (" ", "Killed"),
+        ("  more", "docs/causes.md#oom"),
+    ]
+    job.state = job_pb2.JOB_STATE_FAILED
+    assert dict(job_record.outcome(job))["  then"].startswith("The retries that its cause is worth")
+    attempt.ClearField("last")
+    job = job_pb2.Job(attempts=[attempt])
+    assert dict(job_record.outcome(job))["  at its end"] == "worker's peak 1.60 GB"

@@ -207,6 +207,16 @@ def test_a_chat_with_and_without_the_adapter(lab: Lab, trained: str) -> None:
     assert parts[-1]["usage"] is not None
 
 
+def test_a_device_says_what_it_has_decided_about_its_models(lab: Lab, trained: str) -> None:
+    said = lab.run("chat", "kitchen", "--base", "tiny", "-m", "Hello", "--max-tokens", "2")
+    assert said.exit_code == 0, said.output
+    events = lab.json("device", "events", "kitchen", "--newest", "50")["events"]
+    loads = [event for event in events if event["act"] == "load the model"]
+    assert "It needs" in loads[-1]["reason"]
+    assert lab.run("device", "events", "kitchen").stdout.startswith("WHEN")
+    assert len(lab.json("device", "events", "kitchen", "--newest", "1")["events"]) == 1
+
+
 def test_a_chat_says_when_the_adapter_is_of_another_quantisation(
     lab: Lab, trained: str, tiny_folder: Path, tiny_base: Path
 ) -> None:

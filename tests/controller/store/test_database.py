@@ -12,8 +12,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import controller.store
-from controller.store import Store, devices, schema
+from artifacts.persisting import Point
+from controller.store import Store, devices, jobs, leases, schema
+from controller.store.devices import Cursor
 from protos.errors import InvalidRequest, Refused
+from protos.nanofleet.v1 import job_pb2
 
 MIGRATIONS = Path(controller.store.__file__).parent / "migrations"
 
@@ -30,6 +33,25 @@ def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Recorded by the code of that version, with one job that runs and one that is unconfirmed."""
+    path = tmp_path / "fleet.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "data/fleet-0001.sql").read_text())
+    store = Store.open(path)
+    with store.write(Point.FLEET_COLLECTED) as transaction:
+        assert compare_metadata(MigrationContext.configure(transaction), schema.metadata) == []
+        assert [record.name for record in devices.every(transaction)] == ["kitchen"]
+        assert devices.cursor(transaction, "kitchen") == Cursor("j1", 2)
+        running, waiting = jobs.unfinished(transaction)
+        assert [event.seq for event in jobs.events_of(transaction, running)] == [1, 2]
+        assert waiting.state == job_pb2.JOB_STATE_UNSPECIFIED
+        assert leases.on_device(transaction, "kitchen") == [], "they belong to their device"
+        moved = leases.move(transaction, waiting, "porch", "moved")
+        assert (moved.device, moved.generation) == ("porch", 2)
+    store.close()
+
+
 def test_the_revision_in_the_code_is_the_newest_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -41,7 +63,7 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "fleet.db"
     for name in ("kitchen", "porch"):
         store = Store.open(path)
-        with store.write() as transaction:
+        with store.write(Point.FLEET_COLLECTED) as transaction:
             devices.join(transaction, name, "h:1", "e1", {}, 7)
         store.close()
     store = Store.open(path)
@@ -58,7 +80,7 @@ def test_of_many_that_open_a_new_one_at_once_all_can_use_it(tmp_path: Path, atte
     def use(number: int) -> None:
         try:
             store = Store.open(path)
-            with store.write() as transaction:
+            with store.write(Point.FLEET_COLLECTED) as transaction:
                 devices.join(transaction, f"device-{number}", "h:1", "e1", {}, 7)
             store.close()
         except BaseException as error:  # noqa: BLE001 (told to the test)
@@ -113,7 +135,7 @@ def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "fleet.db")
 
     def join_and_fail() -> None:
-        with store.write() as transaction:
+        with store.write(Point.FLEET_COLLECTED) as transaction:
             devices.join(transaction, "kitchen", "h:1", "e1", {}, 7)
             raise KeyError
 
@@ -128,7 +150,7 @@ def test_a_reader_sees_one_state_while_another_writes(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "fleet.db")
     with store.read() as reading:
         assert devices.every(reading) == []
-        with store.write() as writing:
+        with store.write(Point.FLEET_COLLECTED) as writing:
             devices.join(writing, "kitchen", "h:1", "e1", {}, 7)
         assert devices.every(reading) == []
     with store.read() as reading:

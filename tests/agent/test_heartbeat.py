@@ -1,4 +1,4 @@
-"""What feeds the watchdog, and what systemd hears: a real socket in the place of its own."""
+"""What feeds systemd's watchdog, and what systemd hears: a real socket in the place of its own."""
 
 import asyncio
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.heartbeat import MOST_SILENT_S, Heartbeat
 from agent.service_manager import ServiceManager
-from agent.watchdog import MOST_SILENT_S, Watchdog
 from tests.agent.daemon import Daemon
 
 
@@ -41,35 +41,35 @@ async def broken() -> None:
 
 @pytest.mark.parametrize("silent_s", [None, 0.0, MOST_SILENT_S])
 async def test_nothing_hangs(systemd: socket.socket, silent_s: float | None) -> None:
-    assert await Watchdog(manager(systemd), answers, lambda: silent_s).look() == ""
+    assert await Heartbeat(manager(systemd), answers, lambda: silent_s).look() == ""
 
 
-async def test_a_worker_that_says_nothing(systemd: socket.socket) -> None:
-    said = await Watchdog(manager(systemd), answers, lambda: MOST_SILENT_S + 60).look()
-    assert said == "The training worker has said nothing for 61 minutes."
+async def test_a_worker_that_hangs_and_was_not_ended(systemd: socket.socket) -> None:
+    said = await Heartbeat(manager(systemd), answers, lambda: MOST_SILENT_S + 60).look()
+    assert said == "The training worker hangs for 21 min, and was not ended."
 
 
 async def test_a_journal_that_cannot_be_read(systemd: socket.socket) -> None:
-    said = await Watchdog(manager(systemd), broken, lambda: None).look()
+    said = await Heartbeat(manager(systemd), broken, lambda: None).look()
     assert said == "The journal cannot be read: disk I/O error."
 
 
 async def test_a_journal_that_hangs_is_not_fed_for(systemd: socket.socket) -> None:
-    running = asyncio.create_task(Watchdog(manager(systemd, 0.004), never, lambda: None).run())
+    running = asyncio.create_task(Heartbeat(manager(systemd, 0.004), never, lambda: None).run())
     heard = await asyncio.to_thread(systemd.recv, 4096)
     running.cancel()
     assert heard == b"STATUS=The journal has not answered for 0.001 s."
 
 
 async def test_beats_come_several_times_in_the_time_that_is_allowed(systemd: socket.socket) -> None:
-    running = asyncio.create_task(Watchdog(manager(systemd, 0.04), answers, lambda: None).run())
+    running = asyncio.create_task(Heartbeat(manager(systemd, 0.04), answers, lambda: None).run())
     heard = [await asyncio.to_thread(systemd.recv, 4096) for _ in range(3)]
     running.cancel()
     assert heard == [b"WATCHDOG=1"] * 3
 
 
 async def test_nobody_watches() -> None:
-    await Watchdog(ServiceManager(), never, lambda: None).run()
+    await Heartbeat(ServiceManager(), never, lambda: None).run()
 
 
 @pytest.mark.parametrize(

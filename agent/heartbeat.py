@@ -1,11 +1,12 @@
-"""The watchdog is fed by progress, not by a timer: what hangs is started again by systemd.
+"""systemd's watchdog is fed by progress, not by a timer: what hangs is started again.
 
 A timer in a thread would feed it while the agent is long stuck. So a beat is sent only when
 
     the event loop    ran this task in time; a loop that hangs sends nothing
     the journal       answered a read in its own thread: a disk that hangs holds up every job
-    the running job   heard from its worker within MOST_SILENT_S. A worker that computes reports
-                      each step; one that hangs in a driver would hold the queue for ever
+    the running job   is past its deadline by no more than its worker's own watchdog takes to end
+                      one that hangs (workers/watchdog.py). Past that, either nobody looks after
+                      the worker any more, or it cannot be ended; it would hold the queue for ever
 
 One bad look proves nothing (an SD card that takes a checkpoint stalls for seconds), so beats come
 four times in the time that systemd allows. What a restart does is what a power cut does: workers
@@ -18,23 +19,23 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 
 from agent.service_manager import ServiceManager
+from agent.workers.watchdog import PATIENCE_S
 
 _LOG = logging.getLogger(__name__)
 
-# A step of 8 long samples of a 1B model takes minutes on the slowest board; tokenising a large
-# dataset, or reading a base from a worn card, the better part of an hour.
-MOST_SILENT_S = 3600.0
+# The worker's own watchdog has had its turn, twice.
+MOST_SILENT_S = 2 * PATIENCE_S
 _BEATS = 4
 
 
-class Watchdog:
+class Heartbeat:
     def __init__(
         self,
         manager: ServiceManager,
         journal_answers: Callable[[], Awaitable[object]],
         job_silent_s: Callable[[], float | None],
     ) -> None:
-        """``job_silent_s``: for how long a report of the worker has been due; None: none is."""
+        """``job_silent_s``: since the job's worker showed a sign of life; None: there is none."""
         self._manager = manager
         self._journal_answers = journal_answers
         self._job_silent_s = job_silent_s
@@ -64,7 +65,7 @@ class Watchdog:
             return f"The journal cannot be read: {error}."
         silent_s = self._job_silent_s()
         if silent_s is not None and silent_s > MOST_SILENT_S:
-            return f"The training worker has said nothing for {silent_s / 60:.0f} minutes."
+            return f"The training worker hangs for {silent_s / 60:.0f} min, and was not ended."
         return ""
 
     async def _answered(self) -> None:
