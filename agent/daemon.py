@@ -25,6 +25,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from agent.config import Config
 from agent.heartbeat import Heartbeat
 from agent.inference.engines import named
 from agent.jobs import quarantine, recovery
+from agent.jobs.attempt import Attempt
 from agent.jobs.desk import Desk
 from agent.jobs.leases import Leases
 from agent.jobs.means import Means
@@ -78,6 +80,7 @@ from protos.nanofleet.v1.artifact_pb2 import (
     ARTIFACT_KIND_DATASET,
 )
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
+from protos.nanofleet.v1.job_pb2 import GenerateProgress
 from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 
 if TYPE_CHECKING:
@@ -146,6 +149,7 @@ class Agent:
         adapters = Adapters(self._store, state / "adapters", named(engine).adapter_file)
         self._sampler = machine.sampler()
         self._observations = Observations(lambda: self._sampler.energy.total_j)
+        serving_threads = config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1)
         self._last_served = LastServed(state / last_served.FILE)
         self._host = ModelHost(
             HostMeans(
@@ -155,7 +159,7 @@ class Agent:
                 log=state / "inference.log",
                 context_length=config.inference.context_length,
                 streams=config.inference.streams,
-                threads=config.inference.threads or max(1, len(os.sched_getaffinity(0)) - 1),
+                threads=serving_threads,
                 residents=self._residents,
                 engine=engine,
                 cache=state / "engine",
@@ -183,6 +187,11 @@ class Agent:
             conditions=conditions,
             measured=self._residents.measured_job,
             above_bytes=lambda: self._residents.job_above_bytes,
+            requested=self._host.presence.some,
+            unrequested=self._host.presence.none,
+            engine=engine,
+            engine_cache=state / "engine",
+            engine_threads=serving_threads,
         )
         self._runner = Runner(means)
         desk = Desk(
@@ -299,19 +308,7 @@ class Agent:
         found = []
         attempt = self._runner.current
         if attempt is not None and (pid := attempt.pid):
-            now = attempt.progress
-            found.append(
-                WorkerStatus(
-                    kind=WorkerSample.KIND_TRAINING,
-                    pid=pid,
-                    tokens_per_s=attempt.tokens_per_s,
-                    job_id=attempt.job_id,
-                    step=now.step if now.step else None,
-                    total_steps=now.total_steps if now.step else None,
-                    loss=now.loss if now.step else None,
-                    time_to_go_s=now.time_to_go_s if now.step else None,
-                )
-            )
+            found.append(_job_status(attempt, pid))
         if pid := self._host.pid:
             found.append(
                 WorkerStatus(
@@ -319,6 +316,25 @@ class Agent:
                 )
             )
         return found
+
+
+def _job_status(attempt: Attempt, pid: int) -> WorkerStatus:
+    now = attempt.progress
+    status = WorkerStatus(
+        kind=attempt.worker_kind,
+        pid=pid,
+        tokens_per_s=attempt.tokens_per_s,
+        job_id=attempt.job_id,
+    )
+    if isinstance(now, GenerateProgress):
+        step, total_steps, loss = now.prompts, now.total_prompts, None
+    else:
+        step, total_steps, loss = now.step, now.total_steps, now.loss
+    if not step:
+        return status
+    return replace(
+        status, step=step, total_steps=total_steps, loss=loss, time_to_go_s=now.time_to_go_s
+    )
 
 
 def run(config: Config, state: Path, simulated: "Wanted | None" = None) -> None:

@@ -65,7 +65,7 @@ class Heartbeat:
             return f"The journal cannot be read: {error}."
         silent_s = self._job_silent_s()
         if silent_s is not None and silent_s > MOST_SILENT_S:
-            return f"The training worker hangs for {silent_s / 60:.0f} min, and was not ended."
+            return f"The job's worker hangs for {silent_s / 60:.0f} min, and was not ended."
         return ""
 
     async def _answered(self) -> None:

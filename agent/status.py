@@ -68,4 +68,6 @@ def as_text(device: Device, jobs: Sequence[job_pb2.Job]) -> str:
 def _job(job: job_pb2.Job) -> str:
     state = job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
     steps = f"  {job.progress.step}/{job.progress.total_steps}" if job.progress.step else ""
+    if job.generating.prompts:
+        steps = f"  {job.generating.prompts}/{job.generating.total_prompts}"
     return f"  {job.id}  {state:<10}{job.spec.name}{steps}"

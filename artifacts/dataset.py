@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts import dataset_file, sample_line, samples
-from artifacts.dataset_file import Line, compress
+from artifacts.dataset_file import Line, compress, unpack
 from artifacts.sample_line import Problem
 from artifacts.samples import (
     AlpacaSample,
@@ -37,6 +37,7 @@ __all__ = [
     "check",
     "compress",
     "read",
+    "unpack",
 ]
 
 MAX_PROBLEMS = 20

@@ -9,6 +9,7 @@ that was cut off is noticed, which the library does not do.
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import zstandard
 
 from artifacts import durable, headroom, regular_file
 from artifacts.persisting import Point
-from protos.errors import InvalidDataset
+from protos.errors import AlreadyExists, InvalidDataset
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -90,6 +91,18 @@ def compress(source: Path, target: Path) -> None:
         if text.read(1):
             raise _damaged(source.name, _MORE_THAN_CLAIMED)
         file.write(frame.flush())
+
+
+def unpack(source: Path, target: Path) -> None:
+    """Writes the plain text of ``source``; AlreadyExists when ``target`` is there."""
+    if target.exists():
+        raise AlreadyExists(f"{target} is there already.", fix="Choose another file.")
+    with (
+        _text(source, source.name) as (text, _),
+        headroom.naming_full_disk(target.parent),
+        durable.replacing(target, Point.DATASET_UNPACKED, mode=0o644) as file,
+    ):
+        shutil.copyfileobj(text, file, _COPY_BYTES)
 
 
 class _Unpacked(io.RawIOBase):

@@ -65,6 +65,11 @@ class Point(enum.Enum):
     ADAPTER_PACKED = "adapter.packed"
     ADAPTER_PUBLISHED = "adapter.published"
 
+    # The worker that generates; its dataset is packed as the controller's are
+    ANSWERS_BEGUN = "answers.begun"
+    ANSWERS_SYNCED = "answers.synced"
+    ANSWERS_GATHERED = "answers.gathered"
+
     # Serving: the agent, and its inference worker
     SERVED_NOTED = "served.noted"
     SERVED_FORGOTTEN = "served.forgotten"
@@ -89,6 +94,7 @@ class Point(enum.Enum):
     AUTHORITY_MADE = "authority.made"
     CONTROLLER_IDENTITY_PART = "controller_identity.part"
     DATASET_PACKED = "dataset.packed"
+    DATASET_UNPACKED = "dataset.unpacked"
     DOWNLOAD_NAMED = "download.named"
 
     # The controller's database: one transaction each

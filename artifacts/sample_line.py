@@ -57,6 +57,20 @@ def parse(text: str, line: int) -> Sample:
     )
 
 
+def parse_prompt(text: str) -> tuple[tuple[Message, ...], Mapping[str, str]]:
+    """What is asked in a line that need not have an answer: a conversation, or the texts of an
+    object by their keys, whatever else is in it; the other one is empty. Raises Problem."""
+    fields = _object(text)
+    if "messages" not in fields:
+        if not fields:
+            raise Problem("the object is empty. Fill it in or remove the line.")
+        return (), {key: _text(fields, key) for key in fields if isinstance(fields[key], str)}
+    messages = _messages(fields)
+    is_answered = messages[-1].role == ASSISTANT
+    _check_order(messages if is_answered else (*messages, Message(ASSISTANT, "to come")))
+    return messages, {}
+
+
 def _object(text: str) -> Mapping[str, object]:
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats)
@@ -96,13 +110,17 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _chat(fields: Mapping[str, object], line: int) -> ChatSample:
+    messages = _messages(fields)
+    _check_order(messages)
+    return ChatSample(line, messages)
+
+
+def _messages(fields: Mapping[str, object]) -> tuple[Message, ...]:
     _only_keys(fields, ("messages",))
     entries = fields["messages"]
     if not isinstance(entries, list) or not entries:
         raise Problem('"messages" must be a list with at least a user and an assistant message.')
-    messages = tuple(_message(entry, number) for number, entry in enumerate(entries, 1))
-    _check_order(messages)
-    return ChatSample(line, messages)
+    return tuple(_message(entry, number) for number, entry in enumerate(entries, 1))
 
 
 def _message(entry: object, number: int) -> Message:

@@ -60,17 +60,20 @@ class Catalogue:
             await importing.convert(source, target, file_type, on_progress)
             return await self.add(target, BASE_MODEL, chosen)
 
-    async def add(self, source: Path, kind: Kind, name: str) -> CatalogueEntry:
+    async def add(
+        self, source: Path, kind: Kind, name: str, *, as_prompts: bool = False
+    ) -> CatalogueEntry:
         """A file; what is wrong with it raises what its format's reader says of it.
 
-        A dataset is checked line by line and stored as zstd. While another process adds the same
+        A dataset is checked line by line and stored as zstd; the lines of one that is read
+        ``as_prompts`` need no answers. While another process adds the same
         bytes, its end is waited for.
         """
         chosen = _name(name, source)
 
         async def once() -> CatalogueEntry:
             try:
-                return await asyncio.to_thread(self._add, source, kind, chosen)
+                return await asyncio.to_thread(self._add, source, kind, chosen, as_prompts)
             except OffsetMismatch as error:
                 raise Busy(error.what, why="Another process adds the same bytes.") from error
 
@@ -102,10 +105,10 @@ class Catalogue:
         with self._store.write(Point.FLEET_FORGOTTEN) as transaction:
             names.forget(transaction, entry.digest)
 
-    def _add(self, source: Path, kind: Kind, name: str) -> CatalogueEntry:
+    def _add(self, source: Path, kind: Kind, name: str, as_prompts: bool) -> CatalogueEntry:
         if not source.is_file():
             raise NotFound(f"There is no file {source}.", fix="Check the path.", field="source")
-        known = details.read(source, kind)
+        known = details.read_prompts(source) if as_prompts else details.read(source, kind)
         if kind != DATASET or _is_zstd(source):
             return self._record(self.artifacts.add_file(source, kind), known, name)
         with scratch.folder(self._scratch) as folder:

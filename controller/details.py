@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from artifacts import adapter, base_model, dataset
+from artifacts import adapter, base_model, dataset, prompts
 from artifacts.record import Kind
+from protos.errors import InvalidDataset
 from protos.nanofleet.v1 import artifact_pb2
 
 
@@ -40,3 +41,17 @@ def read(path: Path, kind: Kind) -> dict[str, object]:
             "steps": manifest.steps,
         }
     return {}
+
+
+def read_prompts(path: Path) -> dict[str, object]:
+    """Of a dataset whose lines need no answers; the same as ``read`` where they all have one."""
+    try:
+        return read(path, artifact_pb2.ARTIFACT_KIND_DATASET)
+    except InvalidDataset:
+        report = prompts.check(path)
+    return {
+        "shape": "prompts",
+        "samples": report.prompts,
+        "characters": report.characters,
+        "warnings": [],
+    }

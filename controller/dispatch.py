@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from artifacts import digest as digests
+from artifacts import headroom
 from artifacts.persisting import Point
-from controller import clock, pictures, placement, selector, transfer, ulid
-from controller.catalogue import BASE_MODEL, DATASET, Catalogue
+from controller import clock, pictures, placement, preparing, selector, transfer, ulid
+from controller.catalogue import Catalogue
 from controller.device import Connections, DeviceConnection
 from controller.placement import Candidate, Wanted
+from controller.preparing import Preparation, Prepared
 from controller.probe import Probe
 from controller.records import (
     CatalogueEntry,
@@ -27,7 +29,7 @@ from controller.records import (
     DeviceStatus,
     JobRecord,
     PlanStep,
-    StageData,
+    Transfer,
 )
 from controller.store import Store
 from controller.store import devices as stored_devices
@@ -36,9 +38,7 @@ from controller.transfer import OnProgress, Upload
 from protos.errors import (
     InternalError,
     InUse,
-    InvalidRequest,
     NanofleetError,
-    NotFound,
     Unreachable,
 )
 from protos.nanofleet.v1 import job_pb2
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 # An agent that does not say so would run the job without a lease.
 _LEASES = "jobs:lease"
-_FILE_ENDINGS = (".jsonl", ".json", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,13 @@ class Dispatcher:
     catalogue: Catalogue
     connections: Connections
     probe: Probe
+    preparation: Preparation
     utc_ns: Callable[[], int] = time.time_ns
 
     async def submit(self, job: "JobFile", on_progress: OnProgress | None) -> JobRecord:
         if job.on_lost == "move":
             clock.now()  # refused at once where there is none
-        chosen, spec = await self._prepared(job, on_progress)
+        chosen, spec, _ = await self._prepared(job, on_progress)
         record = self._assign(chosen.record, spec, job.selector)
         return await self.send(record, self.connections.to(chosen.record), _journal_id(chosen))
 
@@ -71,7 +71,8 @@ class Dispatcher:
         self, job: "JobFile", on_progress: OnProgress | None
     ) -> AsyncGenerator[PlanStep, None]:
         """Rehearses the job on the device that it would be sent to. Nothing is assigned."""
-        chosen, spec = await self._prepared(job, on_progress)
+        chosen, spec, sent = await self._prepared(job, on_progress)
+        yield PlanStep(chosen.record.name, _files(sent))
         connection = self.connections.to(chosen.record)
         content = spec.SerializeToString(deterministic=True)
         request = job_pb2.PlanJobRequest(spec=content)
@@ -83,23 +84,16 @@ class Dispatcher:
 
     async def _prepared(
         self, job: "JobFile", on_progress: OnProgress | None
-    ) -> tuple[DeviceStatus, job_pb2.JobSpec]:
-        """The device, which has all that the job needs, and the job's spec."""
-        base = self.catalogue.resolve(job.train.base, BASE_MODEL)
-        _check_window(job.train.sequence_length, base)
-        datasets = {name: await self._dataset(job, name) for name in dict.fromkeys(job.datasets)}
-        of_stages = [datasets[name] for name in job.datasets]
-        spec = job.to_spec(
-            base_digest=base.digest,
-            data=[StageData(each.digest, _whole_number(each, "samples")) for each in of_stages],
-            instruct=base.details.get("instruct") is True,
-        )
-        needed = list({entry.digest: entry for entry in (base, *of_stages)}.values())
-        chosen = await self._place(_wanted(job, base, needed))
+    ) -> tuple[DeviceStatus, job_pb2.JobSpec, list[Transfer]]:
+        """The device, which has all that the job needs, the job's spec, and what was sent."""
+        prepared = await self.preparation.prepared(job)
+        chosen = await self._place(_wanted(job, prepared))
         connection = self.connections.to(chosen.record)
-        for entry in needed:
+        sent = [
             await Upload(connection, self.catalogue.parcel(entry), on_progress).run()
-        return chosen, spec
+            for entry in prepared.needed
+        ]
+        return chosen, prepared.spec, sent
 
     async def send(
         self, record: JobRecord, connection: DeviceConnection, journal_id: str
@@ -151,9 +145,8 @@ class Dispatcher:
         with self.store.read() as transaction:
             unfinished = stored_jobs.unfinished(transaction)
         for record in unfinished:
-            train = record.job.spec.train
             waiting = record.state == job_pb2.JOB_STATE_UNSPECIFIED
-            if waiting and entry.digest in input_digests(train):
+            if waiting and entry.digest in input_digests(record.job.spec):
                 raise InUse(
                     f"{entry.name or entry.digest} cannot be removed.",
                     why=f"Job {record.id} needs it, and {record.device} has not confirmed the job.",
@@ -162,34 +155,20 @@ class Dispatcher:
 
     async def push_again(self, record: JobRecord, connection: DeviceConnection) -> None:
         """Its files; the device may have lost them since."""
-        train = record.job.spec.train
-        for digest in input_digests(train):
+        for digest in input_digests(record.job.spec):
             parcel = self.catalogue.parcel(self.catalogue.resolve(digest, None))
             await Upload(connection, parcel, None).run()
-
-    async def _dataset(self, job: "JobFile", reference: str) -> CatalogueEntry:
-        """The file beside the job file, or what the catalogue has under the name."""
-        path = job.path_of(reference)
-        if path.is_file():
-            return await self.catalogue.add(path, DATASET, "")
-        if reference.endswith(_FILE_ENDINGS) or reference.startswith((".", "~", "/")):
-            raise NotFound(
-                f"There is no dataset file {path}.",
-                why="`dataset` is a path, counted from the job file's folder.",
-                fix="Check the path, or name a dataset of the catalogue.",
-                field="train.dataset",
-            )
-        return self.catalogue.resolve(reference, DATASET)
 
     async def find_other(
         self, spec: job_pb2.JobSpec, selector_text: str, had_it: frozenset[str]
     ) -> DeviceStatus:
         """Another device for a job; raises why there is none."""
-        needed = [self.catalogue.resolve(digest, None) for digest in input_digests(spec.train)]
+        needed = [self.catalogue.resolve(digest, None) for digest in input_digests(spec)]
         wanted = Wanted(
             selector=selector.parse(selector_text),
             sizes={entry.digest: entry.size_bytes for entry in needed},
-            capabilities=(*_capabilities(needed[0]), _LEASES),
+            engine=preparing.engine_of(spec),
+            capabilities=(*preparing.capabilities_of(spec, needed[0]), _LEASES),
             had_it=had_it,
         )
         return await self._place(wanted)
@@ -250,38 +229,26 @@ class Dispatcher:
             return stored_jobs.require(transaction, job.id)
 
 
-def _wanted(job: "JobFile", base: CatalogueEntry, needed: Sequence[CatalogueEntry]) -> Wanted:
+def _wanted(job: "JobFile", prepared: Prepared) -> Wanted:
     leases = (_LEASES,) if job.on_lost == "move" else ()
     return Wanted(
         device=job.device,
         selector=selector.parse(job.selector),
-        sizes={entry.digest: entry.size_bytes for entry in needed},
-        capabilities=(*_capabilities(base), *leases),
+        sizes={entry.digest: entry.size_bytes for entry in prepared.needed},
+        engine=preparing.engine_of(prepared.spec),
+        capabilities=(*preparing.capabilities_of(prepared.spec, prepared.needed[0]), *leases),
     )
 
 
-def _capabilities(base: CatalogueEntry) -> tuple[str, ...]:
-    file_type = str(base.details.get("file_type", "")).lower()
-    return ("train:lora", "dataset:jsonl+zstd", f"base:gguf/{file_type}")
-
-
-def _check_window(sequence_length: int, base: CatalogueEntry) -> None:
-    """A device would say the same, after everything has been pushed to it."""
-    window = base.details.get("context_length")
-    if isinstance(window, int) and sequence_length > window:
-        raise InvalidRequest(
-            f"`train.sequence_length` is {sequence_length:,};"
-            f" the base model {base.name or base.digest} reads {window:,} tokens.",
-            fix=f"Set it to {window} or less.",
-            field="train.sequence_length",
-        )
-
-
-def _whole_number(entry: CatalogueEntry, key: str) -> int:
-    value = entry.details.get(key)
-    if not isinstance(value, int):
-        raise InternalError(f"The catalogue has no {key} of {entry.name or entry.digest}.")
-    return value
+def _files(sent: Sequence[Transfer]) -> job_pb2.PlanCheck:
+    """What had to go to the device."""
+    moved = sum(each.sent_bytes for each in sent)
+    there = sum(each.size_bytes for each in sent) - moved
+    return job_pb2.PlanCheck(
+        name="files",
+        found=f"{headroom.readable(moved)} sent, {headroom.readable(there)} were there already",
+        took_s=sum(each.seconds for each in sent),
+    )
 
 
 def _journal_id(status: DeviceStatus) -> str:

@@ -38,6 +38,7 @@ from controller.dispatch import Dispatcher
 from controller.failover import FailOver
 from controller.following import Follower, OnInterruption
 from controller.home import Home, default_home
+from controller.preparing import Preparation
 from controller.probe import Probe
 from controller.records import (
     CatalogueEntry,
@@ -85,7 +86,10 @@ class Fleet:
         self._catalogue = Catalogue(self._store, home.artifacts(), home.scratch)
         self._connections = Connections(home.credentials())
         self._probe = Probe(self._store, self._connections)
-        self._dispatcher = Dispatcher(self._store, self._catalogue, self._connections, self._probe)
+        preparation = Preparation(self._catalogue, self.fetch_result)
+        self._dispatcher = Dispatcher(
+            self._store, self._catalogue, self._connections, self._probe, preparation
+        )
         self._fail_over = FailOver(self._dispatcher)
         self._follower = Follower(
             self._store, self._connections, self._dispatcher.ensure_sent, self._fail_over
@@ -344,7 +348,8 @@ class Fleet:
             return stored_jobs.events_of(transaction, record)
 
     async def fetch_result(self, reference: str) -> CatalogueEntry:
-        """The job's adapter, in the fleet's store under the job's name. Refused before the end."""
+        """The job's adapter or dataset, in the fleet's store under the job's name. Refused before
+        the end."""
         record = self.job(reference)
         if not record.ended:
             await self.refresh(record.id)

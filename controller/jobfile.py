@@ -1,4 +1,4 @@
-"""Job files: what a person writes to have a model trained.
+"""Job files: what a person writes to have a model trained, or a dataset answered by one.
 
     # nanofleet job submit finetune.yaml
     name: persona
@@ -12,6 +12,7 @@
 
 Instead of one dataset, ``stages`` lists several with their own lengths and learning rates; what a
 stage does not say, it takes from above. ``evaluation`` holds samples back to tell when to stop.
+What stands below ``generate``, in the place of ``train``, is in generate_section.py.
 
 Strict, because a misspelt key would train for hours with a default: an unknown key is an error
 that names the line and the key that was probably meant. The defaults are for small instruct
@@ -31,7 +32,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -41,6 +41,8 @@ from pydantic_core import ErrorDetails
 
 from controller import peft_options, yaml_lines
 from controller import selector as selectors
+from controller.generate_section import Generate, TemplateMessage
+from controller.jobfields import Fraction, Real, Strict, as_tuple, size_bytes
 from controller.records import StageData
 from controller.yaml_lines import Document
 from protos.errors import InvalidRequest
@@ -68,46 +70,13 @@ SCHEDULES = {
 
 _UINT32_MAX = (1 << 32) - 1
 _MOST_STAGES = 16
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]i?)?B")
-_SIZE_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_SIZE_UNITS |= {"ki": 1 << 10, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-
-
-def _number(value: object) -> object:
-    """A number as people write it: YAML 1.1 reads 2e-5, which has no point, as text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return float(value) if type(value) is int else value
-
-
-def _fraction(value: object) -> object:
-    """``10%`` or 0.1."""
-    if isinstance(value, str) and value.endswith("%"):
-        number = _number(value[:-1].strip())
-        return number / 100 if isinstance(number, float) else value
-    return _number(value)
-
-
-def _size(value: object) -> object:
-    """``1.5 GB`` or ``900 MiB``, in bytes. A bare number is refused: of what?"""
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError("a size is written with its unit, as 1.5 GB or 900 MB")
-    return round(float(found[1]) * _SIZE_UNITS[found[2] or ""])
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _one_or_more(value: object) -> object:
     """``all``, ``attention``, one projection, or a list of them."""
     if isinstance(value, str):
         return {"all": ALL, "attention": ATTENTION}.get(value, (value,))
-    return _as_tuple(value)
+    return as_tuple(value)
 
 
 def _name(value: str) -> str:
@@ -124,22 +93,14 @@ def _selector(value: str) -> str:
     return value
 
 
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1, allow_inf_nan=False)]
 Targets = Annotated[tuple[Projection, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 Epochs = Annotated[Real, Field(gt=0, le=10_000)]
 LearningRate = Annotated[Real, Field(gt=0, le=1)]
 ScheduleName = Literal["constant", "linear", "cosine"]
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """One of several datasets that are learnt after each other. What it leaves out is taken from
     the recipe around it."""
 
@@ -157,7 +118,7 @@ class Stage(_Strict):
         return self
 
 
-class Evaluation(_Strict):
+class Evaluation(Strict):
     """Samples that are held out of the training, and when they are asked."""
 
     held_out: Annotated[Fraction, Field(gt=0, le=0.5)] = 0.1
@@ -170,7 +131,7 @@ class Evaluation(_Strict):
         )
 
 
-class Train(_Strict):
+class Train(Strict):
     """The recipe. Either ``steps`` or ``epochs``; a ``dataset``, or ``stages`` with theirs."""
 
     base: Annotated[str, Field(min_length=1)]
@@ -180,7 +141,7 @@ class Train(_Strict):
     stages: (
         Annotated[
             tuple[Stage, ...],
-            BeforeValidator(_as_tuple),
+            BeforeValidator(as_tuple),
             Field(min_length=1, max_length=_MOST_STAGES),
         ]
         | None
@@ -203,7 +164,7 @@ class Train(_Strict):
     packing: bool = True
     stored_layers: Annotated[int, Field(ge=0, le=1024)] = 0
     memory_budget: (
-        Annotated[int, BeforeValidator(_size), Field(ge=100_000_000, le=1 << 50)] | None
+        Annotated[int, BeforeValidator(size_bytes), Field(ge=100_000_000, le=1 << 50)] | None
     ) = None
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     holds_memory: bool = False
@@ -267,21 +228,25 @@ class Train(_Strict):
         return min(_UINT32_MAX, max(1, math.ceil(trained * stage.epochs / self.accumulation)))
 
 
-class JobFile(_Strict):
-    """A job; ``load_job_file`` reads it, and ``beside`` says from where relative paths count."""
+class JobFile(Strict):
+    """A job, which either trains or generates; ``load_job_file`` reads it, and ``beside`` says from
+    where relative paths count."""
 
     name: Annotated[str, AfterValidator(_name)]
     device: str = ""
     selector: Annotated[str, AfterValidator(_selector)] = ""
     on_lost: Literal["wait", "move"] = "wait"
     lost_after_minutes: Annotated[Real, Field(ge=0.05, le=43_200)] | None = None
-    train: Train
+    train: Train | None = None
+    generate: Generate | None = None
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @model_validator(mode="after")
     def _one_target(self) -> "JobFile":
         if self.device and self.selector:
             raise ValueError("give either `device` or `selector`")
+        if (self.train is None) == (self.generate is None):
+            raise ValueError("give either `train` or `generate`: what the job does")
         return self
 
     @model_validator(mode="after")
@@ -308,7 +273,10 @@ class JobFile(_Strict):
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Of the stages, in their order, as they are written in the file."""
+        """As they are written in the file; those of stages in their order."""
+        if self.generate is not None:
+            return (self.generate.dataset,)
+        assert self.train is not None
         return tuple(stage.dataset or "" for stage in self.train.filled_stages)
 
     def path_of(self, dataset: str) -> Path:
@@ -318,9 +286,10 @@ class JobFile(_Strict):
     def to_spec(
         self, *, base_digest: str, data: Sequence[StageData], instruct: bool
     ) -> job_pb2.JobSpec:
-        """The spec with every field set. ``data`` is of the stages, in their order; the samples
-        turn epochs into steps."""
+        """The spec of a training with every field set. ``data`` is of the stages, in their order;
+        the samples turn epochs into steps. (Of a generation: Generate.to_spec.)"""
         train = self.train
+        assert train is not None
         usual = INSTRUCT_LEARNING_RATE if instruct else BASE_LEARNING_RATE
         lora = job_pb2.LoraSpec(
             rank=train.rank,
@@ -398,11 +367,11 @@ def _problem(document: Document, detail: ErrorDetails) -> tuple[str, str]:
 def _key(location: tuple[int | str, ...]) -> tuple[str, ...]:
     """The path of a key in the file; below it are pydantic's own names of choices."""
     key = tuple(str(part) for part in location)
-    if key[:2] == ("train", "stages"):
+    if key[:2] in (("train", "stages"), ("generate", "messages")):
         return key[:4]
     if key[:2] == ("train", "evaluation"):
         return key[:3]
-    return key[: 2 if key[:1] == ("train",) else 1]
+    return key[: 2 if key[0] in ("train", "generate") else 1] if key else ()
 
 
 def _written(key: tuple[str, ...]) -> str:
@@ -417,11 +386,12 @@ def _unknown(key: tuple[str, ...], field: str) -> str:
     return f"unknown key `{field}`{_did_you_mean(key)}"
 
 
-_BELOW: dict[str, type[_Strict]] = {
+_BELOW: dict[str, type[Strict]] = {
     "at the top": JobFile,
     "below `train`": Train,
     "below `train.stages`": Stage,
     "below `train.evaluation`": Evaluation,
+    "below `generate`": Generate,
 }
 
 
@@ -437,8 +407,13 @@ def _did_you_mean(key: tuple[str, ...]) -> str:
     return f"; known are {', '.join(sorted(here.model_fields))}."
 
 
-def _model_at(above: tuple[str, ...]) -> type[_Strict]:
+def _model_at(above: tuple[str, ...]) -> type[Strict]:
     if not above:
         return JobFile
-    inner: dict[tuple[str, ...], type[_Strict]] = {("stages",): Stage, ("evaluation",): Evaluation}
-    return inner.get(above[1:2], Train)
+    inner: dict[tuple[str, ...], type[Strict]] = {
+        ("train", "stages"): Stage,
+        ("train", "evaluation"): Evaluation,
+        ("generate", "messages"): TemplateMessage,
+        ("generate",): Generate,
+    }
+    return inner.get(above[:2], Train)

@@ -26,6 +26,8 @@ def after(job: job_pb2.Job, event: job_pb2.JobEvent) -> job_pb2.Job:
     picture.CopyFrom(job)
     if event.HasField("progress"):
         picture.progress.CopyFrom(event.progress)
+    elif event.HasField("generated"):
+        picture.generating.CopyFrom(event.generated)
     elif event.HasField("check") or event.HasField("plan"):
         rehearsals.note(picture.rehearsal, event)
     elif event.HasField("transition"):

@@ -17,6 +17,10 @@ from protos.errors import NanofleetError, NotFound, Refused, Unreachable
 from protos.nanofleet.v1 import device_pb2
 
 TRAINING_ENGINE = "torch"
+INFERENCE_ENGINE = "llama"
+
+# What a device cannot do without the engine.
+_ABILITIES = {TRAINING_ENGINE: "train", INFERENCE_ENGINE: "generate"}
 
 _LISTED = 10
 
@@ -43,6 +47,7 @@ class Wanted:
     sizes: Mapping[str, int] = field(default_factory=dict)
     # As in Device.capabilities: "train:lora", "base:gguf/q8_0", …
     capabilities: tuple[str, ...] = ()
+    engine: str = TRAINING_ENGINE
     # Devices that have had the job: there it may have ended.
     had_it: frozenset[str] = frozenset()
 
@@ -131,8 +136,8 @@ def _rejection(wanted: Wanted, candidate: Candidate) -> Rejection | None:
 
 
 def _incapable(wanted: Wanted, device: device_pb2.Device) -> str:
-    if all(engine.name != TRAINING_ENGINE for engine in device.engines):
-        return f"cannot train: {TRAINING_ENGINE} is not installed there"
+    if all(engine.name != wanted.engine for engine in device.engines):
+        return f"cannot {_ABILITIES[wanted.engine]}: {wanted.engine} is not installed there"
     lacking = [word for word in wanted.capabilities if word not in device.capabilities]
     return f"its agent cannot do {', '.join(lacking)}" if lacking else ""
 

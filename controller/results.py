@@ -1,4 +1,4 @@
-"""Bringing a finished job's adapter home: into the fleet's store, under the job's name."""
+"""Bringing home what a finished job has made: into the fleet's store, under the job's name."""
 
 import asyncio
 
@@ -19,8 +19,9 @@ _WAYS_TO_END = {
 }
 
 
-def adapter_of(record: JobRecord) -> Digest:
-    """The digest of the job's adapter. Refused while there is none, or when there will be none."""
+def result_of(record: JobRecord) -> Digest:
+    """The digest of the job's adapter or dataset. Refused while there is none, or when there will
+    be none."""
     if record.state != job_pb2.JOB_STATE_SUCCEEDED:
         ended = _WAYS_TO_END.get(record.state)
         raise Refused(
@@ -29,23 +30,24 @@ def adapter_of(record: JobRecord) -> Digest:
             fix="" if ended else f"Wait for it: `nanofleet job wait {record.name}`.",
             reason="NO_RESULT",
         )
-    return digests.parse(record.job.result.adapter_digest)
+    result = record.job.result
+    return digests.parse(result.generated.dataset_digest or result.adapter_digest)
 
 
 def at_home(catalogue: Catalogue, record: JobRecord) -> CatalogueEntry | None:
-    """The adapter, named after the job, when its bytes are here already."""
-    stored = catalogue.artifacts.stat(adapter_of(record))
+    """The result, named after the job, when its bytes are here already."""
+    stored = catalogue.artifacts.stat(result_of(record))
     return None if stored is None else catalogue.adopt(stored, record.name)
 
 
 async def fetch(
     catalogue: Catalogue, connection: DeviceConnection, record: JobRecord
 ) -> CatalogueEntry:
-    """Downloads the adapter; goes on where an earlier try ended.
+    """Downloads the result; goes on where an earlier try ended.
 
     While another process downloads the same one, its end is waited for.
     """
-    digest = adapter_of(record)
+    digest = result_of(record)
     artifact = await transfer.described(connection, digest)
 
     async def once() -> CatalogueEntry:
@@ -53,7 +55,7 @@ async def fetch(
             await _into_store(catalogue.artifacts, connection, artifact)
         entry = at_home(catalogue, record)
         if entry is None:
-            raise NotFound(f"The adapter {digests.short(digest)} vanished from the fleet's store.")
+            raise NotFound(f"The result {digests.short(digest)} vanished from the fleet's store.")
         return entry
 
     return await TURNS.call(once)
@@ -66,7 +68,7 @@ async def _into_store(
     offset = await asyncio.to_thread(store.committed_offset, digest)
     try:
         upload = await asyncio.to_thread(
-            store.begin, digest, artifact.size_bytes, artifact_pb2.ARTIFACT_KIND_ADAPTER, offset
+            store.begin, digest, artifact.size_bytes, artifact.kind, offset
         )
     except OffsetMismatch as error:
         raise Busy(error.what, why="Another process downloads the same one.") from error

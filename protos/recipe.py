@@ -1,6 +1,6 @@
-"""What is asked of a TrainSpec in several places: by the controller, the agent and its worker."""
+"""What is asked of a job's spec in several places: by the controller, the agent and its worker."""
 
-from protos.nanofleet.v1.job_pb2 import TrainSpec
+from protos.nanofleet.v1.job_pb2 import JobSpec, TrainSpec
 
 
 def total_steps(spec: TrainSpec) -> int:
@@ -13,9 +13,17 @@ def dataset_digests(spec: TrainSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stage.dataset_digest for stage in spec.stages))
 
 
-def input_digests(spec: TrainSpec) -> tuple[str, ...]:
-    """All artifacts that the training reads: the base, then the datasets."""
-    return (spec.base_digest, *dataset_digests(spec))
+def base_digest(spec: JobSpec) -> str:
+    return spec.generate.base_digest if spec.HasField("generate") else spec.train.base_digest
+
+
+def input_digests(spec: JobSpec) -> tuple[str, ...]:
+    """All artifacts that the job reads: the base, an adapter, then the datasets."""
+    if spec.HasField("train"):
+        return (spec.train.base_digest, *dataset_digests(spec.train))
+    asked = spec.generate
+    adapter = (asked.adapter_digest,) if asked.adapter_digest else ()
+    return (asked.base_digest, *adapter, asked.dataset_digest)
 
 
 def held_out_samples(samples: int, fraction: float) -> int:

@@ -198,6 +198,7 @@ def _params(options: EngineOptions, sequences: int) -> object:
     params.kv_unified = True
     params.n_threads = params.n_threads_batch = options.threads
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
-    params.swa_full = options.context_length <= FULL_CACHE_TOKENS
+    # A windowed cache puts later tokens wherever there is room, and sums in another order then.
+    params.swa_full = options.exact or options.context_length <= FULL_CACHE_TOKENS
     params.no_perf = True
     return params

@@ -34,6 +34,9 @@ class EngineOptions:
     streams: int = 0
     # Told the digest of an adapter that was freed for another one.
     freed: Callable[[str], None] = lambda digest: None
+    # An answer is the same to the last bit whatever was asked before it: of one prompt only whole
+    # batches are kept for the next, which computing them anew would give. One answer at a time.
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from agent.inference.adapters import AdapterPool
 from agent.inference.choice import ChoiceMaker
 from agent.inference.completion import Completion
 from agent.inference.context import Context, Span
+from agent.inference.decoder import BATCH_TOKENS
 from agent.inference.engine import (
     Adapter,
     Answer,
@@ -67,18 +68,19 @@ class LlamaEngine(BatchingEngine):
             self.vocabulary = Vocabulary(model)
             self._prompts = Prompts(_chat_template(model), self.vocabulary)
             self._choices = ChoiceMaker(self.vocabulary)
-            self._context = Context(model, options, SEQUENCES)
+            sequences, whole = (1, BATCH_TOKENS) if options.exact else (SEQUENCES, 1)
+            self._context = Context(model, options, sequences)
             owned.callback(self._context.close)
             self._adapters = AdapterPool(model, self._context.take_off, options.freed)
             owned.callback(self._adapters.close)
-            self._sequences = Sequences(self._context, self.context_length, SEQUENCES)
+            self._sequences = Sequences(self._context, self.context_length, sequences, whole)
             self._reader = Reader(
                 self._context, self._prompts, self._sequences, self._wear, self.context_length
             )
             self._streams = Streams(self._context, self._sequences, clock)
             self._worn: Hashable = None
             self._warm_up(base)
-            self.streams = min(options.streams, SEQUENCES) or self._worthwhile_streams()
+            self.streams = min(options.streams, sequences) or self._worthwhile_streams()
             self._owned = owned.pop_all()
 
     @classmethod

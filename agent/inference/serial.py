@@ -69,7 +69,8 @@ class SerialEngine(Engine):
             self._prompts = Prompts(base.chat_template or "", self.vocabulary)
             self._decoder = make(base, replace(options, context_length=self.context_length))
             owned.callback(self._decoder.close)
-            self._sequences = Sequences(self._decoder, self.context_length, SEQUENCES)
+            sequences, whole = (1, BATCH_TOKENS) if options.exact else (SEQUENCES, 1)
+            self._sequences = Sequences(self._decoder, self.context_length, sequences, whole)
             self._choices = ChoiceMaker(self.vocabulary)
             wear, length = self._decoder.wear, self.context_length
             self._reader = Reader(self._decoder, self._prompts, self._sequences, wear, length)

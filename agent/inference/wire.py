@@ -65,7 +65,10 @@ def request(start: Start) -> AnyRequest:
         return EmbedRequest(tuple(start.request.texts), adapter, start.request.normalized)
     if isinstance(start, worker_pb2.StartScoring):
         return ScoreRequest(tuple(map(_sample, start.request.items)), adapter)
-    asked = start.request
+    return generation(start.request, adapter)
+
+
+def generation(asked: inference_pb2.GenerateRequest, adapter: Adapter | None) -> Request:
     return Request(
         prompt=_prompt(asked),
         adapter=adapter,

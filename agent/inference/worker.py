@@ -13,24 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.inference import engines, proof, wire
+from agent.inference import opening, wire
 from agent.inference.engine import BatchingEngine, Engine
 from agent.inference.session import Session
 from agent.workers import residency
 from agent.workers.channel import FrameWriter, attach
 from protos.errors import InternalError, NanofleetError
 from protos.nanofleet.v1 import worker_pb2
-
-# Read by the engine's libraries when they are loaded.
-_ENVIRONMENT = {
-    # OpenMP's threads wait for the next layer by spinning. Unbounded, that takes the cores from
-    # everything else: 2.7 tokens/s instead of 28 beside a busy process.
-    "GOMP_SPINCOUNT": "2000",
-    # A failed assertion would start gdb, which on a small board ends more than this process.
-    "GGML_NO_BACKTRACE": "1",
-    # Everything is on this machine; nobody is to wait for a hub that a board cannot reach.
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,24 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _open(command: worker_pb2.OpenModel, reports: FrameWriter) -> Engine:
     began_s = time.monotonic()
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    name = command.engine or engines.DEFAULT
-    engine_type = engines.imported(name)
     options = wire.options(
         command, _spare_threads(), lambda digest: reports.write(wire.adapter_freed(digest))
     )
-    proof.prove(name, engine_type, options.cache)
-    engine = engine_type.open(Path(command.base_path), options)
+    engine = opening.opened(command.engine, Path(command.base_path), options)
     memory = residency.measure()
-    opened = worker_pb2.ModelOpened(
+    told = worker_pb2.ModelOpened(
         context_length=engine.context_length,
         load_s=time.monotonic() - began_s,
         anonymous_bytes=memory.anonymous_bytes,
         file_bytes=memory.file_bytes,
         streams=engine.streams if isinstance(engine, BatchingEngine) else 1,
     )
-    reports.write(worker_pb2.InferenceReport(opened=opened))
+    reports.write(worker_pb2.InferenceReport(opened=told))
     return engine
 
 

@@ -1,14 +1,14 @@
-"""One run of a job: the training worker from its start to its end, told as events of the journal.
+"""One run of a job: its worker from its start to its end, told as events of the journal.
 
     worker's report            journal
-    started, log               a line of the log
-    progress                   progress
+    started, generating, log   a line of the log
+    progress, generated        progress
     evaluated                  evaluated
     checkpoint                 a checkpoint, from which the next attempt would go on
     check                      a check of its rehearsal
     rehearsed                  the plan; a worker that waits goes on when llama.cpp has spoken with
                                its trial adapter, else Broke: GATE_FAILED
-    finished                   the adapter is put into the store, then Finished
+    finished                   what was made is put into the store, then Finished
     stopped                    Stopped: by us, or because the job's lease has ended
     failed                     Broke with the worker's cause; OOM when it is proved that a child
                                of the worker died of it
@@ -16,13 +16,18 @@
                                killed it, TIMEOUT when it hung, OOM when it is proved, else
                                WORKER_CRASH
 
-The adapter is in the store, complete, before the job is said to have succeeded; a death in between
-leaves it in the job's folder, where recovery.py finds it.
+What was made is in the store, complete, before the job is said to have succeeded; a death in
+between leaves it in the job's folder, where recovery.py finds an adapter, and the next attempt the
+answers. What kinds of jobs differ in is in work.py.
+
+A worker that generates rests while requests are under way, even where the memory is enough for
+both: they would share the processor.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,8 +36,9 @@ from google.protobuf.message import Message
 
 from agent.jobs import results, spec, states
 from agent.jobs.journal import Account, Entry
-from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
+from agent.jobs.means import Means, PowerMeter, completed
 from agent.jobs.speech import NOT_SERVED, spoken
+from agent.jobs.work import work_of
 from agent.memory.arbiter import Decision
 from agent.workers import watchdog
 from agent.workers.channel import FrameError
@@ -45,19 +51,21 @@ from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import (
     Circumstances,
     Decided,
+    GenerateProgress,
     JobEvent,
     JobResult,
     LogLine,
     PlanCheck,
     TrainProgress,
 )
+from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
 from protos.nanofleet.v1.worker_pb2 import (
     ExtendLease,
     PauseTraining,
     ResumeTraining,
-    StartTraining,
     StopTraining,
     TrainingCommand,
+    TrainingFinished,
     TrainingRehearsed,
     TrainingReport,
     WorkerFailed,
@@ -96,16 +104,13 @@ class Attempt:
     def __init__(self, entry: Entry, means: Means) -> None:
         self.job_id = entry.job.id
         self.settled = asyncio.Event()  # set by the runner when the ending is journalled
-        self.progress = TrainProgress()
+        self.progress: TrainProgress | GenerateProgress = TrainProgress()
         # Of the newest step; None before the first one, and from a pause to the next step.
         self.tokens_per_s: float | None = None
         self._means = means
-        self._name = entry.job.spec.name
         self._is_rehearsed = entry.job.rehearsal.HasField("plan")
         self._spec = entry.job.spec
-        self._takes_least = entry.standing.shrinks > 0
-        train = entry.job.spec.train
-        self._train = spec.least_memory(train) if self._takes_least else train
+        self._work = work_of(self._spec, takes_least=entry.standing.shrinks > 0)
         self._folder = means.jobs / entry.job.id
         self._worker: Worker[TrainingReport] | None = None
         self._stop_asked = False
@@ -121,10 +126,15 @@ class Attempt:
         # Waiting for its memory.
         self._entering: asyncio.Future[None] | None = None
         self._suspended = False
+        self._makes_way = False
         # Set while the worker computes nothing and has given its workspace back.
         self._rests = asyncio.Event()
         # Until the worker's end is known.
         self._watching: Watchdog | None = None
+
+    @property
+    def worker_kind(self) -> "WorkerSample.Kind.ValueType":
+        return self._work.kind
 
     @property
     def pid(self) -> int | None:
@@ -142,10 +152,12 @@ class Attempt:
         observed = self._means.observe()
         try:
             await asyncio.to_thread(durable.make_folder, self._folder)
-            start = await self._means.start_of(self._name, self._train, self._folder)
-            if not await self._enter(Path(start.base_path)):
+            command = await self._work.command(
+                self._means, self.job_id, self._folder, is_rehearsed=self._is_rehearsed
+            )
+            if not await self._enter():
                 return self._not_started()
-            last, exit = await self._run(start)
+            last, exit = await self._run(command)
         finally:
             self._rests.set()
             self._means.leave()
@@ -154,7 +166,7 @@ class Attempt:
 
     @property
     def yields(self) -> bool:
-        return not self._train.holds_memory
+        return not self._work.holds_memory
 
     async def suspend(self) -> None:
         """Returns when the worker rests at a micro-step, its workspace given back, or is gone."""
@@ -167,7 +179,7 @@ class Attempt:
     async def resume(self) -> None:
         """Lets a suspended worker go on; one that waits for its trial adapter still does."""
         self._suspended = False
-        if self._worker is not None and self._speech is None:
+        if self._worker is not None and self._speech is None and not self._makes_way:
             await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
 
     async def extend_lease(self, end_ns: int) -> None:
@@ -195,11 +207,12 @@ class Attempt:
         if self._worker is not None:
             self._worker.kill()
 
-    async def _enter(self, base: Path) -> bool:
+    async def _enter(self) -> bool:
         """Waits for the job's memory; False when that was given up for a wish."""
         if self._stop_asked or self._killed:
             return False
-        memory = self._means.enter(base, self._train, self._name, self)
+        base = await asyncio.to_thread(self._means.base, self._work.spec)
+        memory = self._means.enter(base, self._work.spec, self)
         entering = self._entering = asyncio.ensure_future(memory)
         try:
             await asyncio.wait({entering})
@@ -222,14 +235,15 @@ class Attempt:
             return Ending(canceled, Account(POLICIES[job_pb2.CAUSE_CANCELED].sentence))
         return Ending(states.Stopped(), Account("Stopped while it waited for memory."))
 
-    async def _run(self, start: StartTraining) -> tuple[TrainingReport, Exit]:
-        start.job_id, start.rehearse = self.job_id, not self._is_rehearsed
-        start.least_memory = self._takes_least
+    async def _run(self, command: TrainingCommand) -> tuple[TrainingReport, Exit]:
         worker = self._worker = await self._launched()
         try:
-            async with watchdog.watching(worker, self._rests.is_set) as watching:
+            async with (
+                watchdog.watching(worker, self._rests.is_set) as watching,
+                self._making_way(worker),
+            ):
                 self._watching = watching
-                await self._begin(worker, start)
+                await self._begin(worker, command)
                 last = await self._follow(worker, watching)
             self._hung = watching.hung
             worker.finish()
@@ -245,23 +259,46 @@ class Attempt:
     async def _launched(self) -> Worker[TrainingReport]:
         means = self._means
         return await means.launcher.start(
-            TRAINING_MODULE,
+            self._work.module,
             TrainingReport,
             self._folder / LOG_NAME,
-            name="training",
-            group=means.limit("training"),
+            name=self._work.name,
+            group=means.limit(self._work.name),
         )
 
-    async def _begin(self, worker: Worker[TrainingReport], start: StartTraining) -> None:
+    async def _begin(self, worker: Worker[TrainingReport], command: TrainingCommand) -> None:
         """Tells it what to do, and what was wished while it was being started."""
         if self._killed:
             worker.kill()
-        start.lease_until_boottime_ns = self._means.leases.end_ns(self.job_id)
-        await _send(worker, TrainingCommand(start=start))
+        self._work.lease(command, self._means.leases.end_ns(self.job_id))
+        await _send(worker, command)
         if self._suspended:
             await _send(worker, TrainingCommand(pause=PauseTraining()))
         if self._stop_asked:
             await _send(worker, TrainingCommand(stop=StopTraining()))
+
+    @contextlib.asynccontextmanager
+    async def _making_way(self, worker: Worker[TrainingReport]) -> AsyncIterator[None]:
+        """Inside, a worker whose work makes way rests while requests are under way."""
+        if not self._work.makes_way:
+            yield
+            return
+        task = asyncio.create_task(self._make_way(worker), name="making way")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _make_way(self, worker: Worker[TrainingReport]) -> None:
+        while True:
+            await self._means.requested()
+            self._makes_way = True
+            await _send(worker, TrainingCommand(pause=PauseTraining()))
+            await self._means.unrequested()
+            self._makes_way = False
+            if not self._suspended:
+                await _send(worker, TrainingCommand(resume=ResumeTraining()))
 
     async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
@@ -278,7 +315,7 @@ class Attempt:
             return TrainingReport(failed=self._explained(unserved.error))
         except FrameError as error:
             worker.kill()
-            said = f"The training worker sent what is no report: {error}."
+            said = f"The {self._work.name} worker sent what is no report: {error}."
             failed = WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=said)
             return TrainingReport(failed=failed)
         return TrainingReport()
@@ -290,6 +327,9 @@ class Attempt:
             case "progress":
                 self._observe(report.progress)
                 await self._write(journal.progress, report.progress)
+            case "generated":
+                self._observe(report.generated)
+                await self._write(journal.generated, report.generated)
             case "evaluated":
                 await self._write(journal.evaluated, report.evaluated)
             case "checkpoint":
@@ -302,9 +342,9 @@ class Attempt:
                     self._rests.set()
             case "resumed":
                 self._rests.clear()
-            case "started":
+            case "started" | "generating":
                 self._meter = PowerMeter(self._means.energy_j)
-                await self._write(journal.log, LogLine(text=_told(report)))
+                await self._write(journal.log, LogLine(text=self._work.begun(report)))
             case "log" if self._log_lines < _MOST_LOG_LINES:
                 self._log_lines += 1
                 await self._write(journal.log, report.log)
@@ -331,7 +371,7 @@ class Attempt:
 
     async def _spoken(self, adapter: Path) -> PlanCheck | None:
         """None when it was hushed. Raises _Unserved."""
-        base = await asyncio.to_thread(self._means.base, self._train)
+        base = await asyncio.to_thread(self._means.base, self._work.spec)
         if self._stop_asked or self._killed:
             return None
         log = self._folder / SPEECH_LOG_NAME
@@ -363,10 +403,11 @@ class Attempt:
             cause = job_pb2.CAUSE_DISK_FULL
         else:
             cause = job_pb2.CAUSE_WORKER_CRASH
-        kept = f"The checkpoint of step {self.progress.step} was kept."
+        step = self.progress.step if isinstance(self.progress, TrainProgress) else 0
+        kept = f"The checkpoint of step {step} was kept."
         return WorkerFailed(cause=cause, message=f"{error} {kept}")
 
-    def _observe(self, progress: TrainProgress) -> None:
+    def _observe(self, progress: TrainProgress | GenerateProgress) -> None:
         self.progress = progress
         self.tokens_per_s = progress.tokens_per_s
         self._means.measured(progress.anonymous_bytes)
@@ -375,11 +416,10 @@ class Attempt:
     async def _ending(self, last: TrainingReport, exit: Exit) -> Ending:
         match last.WhichOneof("report"):
             case "finished":
-                result = last.finished.result
-                self._stamp(result)
-                return await self._kept(Path(last.finished.adapter_path), result, exit)
+                self._stamp(last.finished.result)
+                return await self._kept(last.finished, exit)
             case "stopped":
-                message = f"Stopped after step {last.stopped.step}."
+                message = f"Stopped after {self._work.step} {last.stopped.step}."
                 if last.stopped.lease_ended:
                     message += " " + _LEASE_ENDED
                 return Ending(states.Stopped(), self._account(exit, message))
@@ -390,10 +430,10 @@ class Attempt:
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
         if self._hung:
-            message = watchdog.said("training")
+            message = watchdog.said(self._work.name)
             hung = WorkerFailed(cause=job_pb2.CAUSE_TIMEOUT, message=message)
             return self._broken(hung, exit)
-        return await self._adopted(exit) or self._broken(_death(exit), exit)
+        return await self._adopted(exit) or self._broken(self._death(exit), exit)
 
     async def _adopted(self, exit: Exit) -> Ending | None:
         """The result of a worker that died between its rename and its report. None: there is none,
@@ -418,17 +458,16 @@ class Attempt:
             if self._circumstances.HasField("energy_j"):
                 result.energy_j = self._circumstances.energy_j
 
-    async def _kept(self, adapter: Path, result: JobResult, exit: Exit) -> Ending:
+    async def _kept(self, finished: TrainingFinished, exit: Exit) -> Ending:
+        result = finished.result
         result.peak_rss_bytes = max(result.peak_rss_bytes, exit.peak_rss_bytes)
         try:
-            await asyncio.to_thread(results.keep, self._means.store, adapter, result)
+            said = await asyncio.to_thread(self._work.keep, self._means.store, finished)
         except NanofleetError as error:
             full = isinstance(error, DiskFull)
             cause = job_pb2.CAUSE_DISK_FULL if full else job_pb2.CAUSE_WORKER_CRASH
             return self._broken(WorkerFailed(cause=cause, message=str(error)), exit)
-        account = self._account(exit, f"The loss went from {result.first_loss:.3f} to "
-                                f"{result.final_loss:.3f}.", result)  # fmt: skip
-        return Ending(states.Finished(), account)
+        return Ending(states.Finished(), self._account(exit, said, result))
 
     def _broken(self, failed: WorkerFailed, exit: Exit) -> Ending:
         return Ending(states.Broke(failed.cause), self._account(exit, failed.message))
@@ -445,28 +484,18 @@ class Attempt:
             self._circumstances,
         )
 
+    def _death(self, exit: Exit) -> WorkerFailed:
+        """Why a worker died that did not say it. Lack of memory is claimed only with a proof."""
+        if exit.out_of_memory or any(words in exit.log_tail for words in _OUT_OF_MEMORY):
+            return WorkerFailed(cause=job_pb2.CAUSE_OOM, message=self._work.out_of_memory)
+        sentence = POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
+        message = f"{sentence} It ended with {exit}."
+        return WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=message)
+
 
 async def _send(worker: Worker[TrainingReport], command: TrainingCommand) -> None:
     """A worker that is gone is noticed at the other end of the pipe."""
     try:
         await worker.send(command)
     except NanofleetError as error:
-        _LOG.info("training worker %d: %s", worker.pid, error)
-
-
-def _death(exit: Exit) -> WorkerFailed:
-    """Why a worker died that did not say it. Lack of memory is claimed only with a proof."""
-    if exit.out_of_memory or any(words in exit.log_tail for words in _OUT_OF_MEMORY):
-        return WorkerFailed(cause=job_pb2.CAUSE_OOM)
-    sentence = POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
-    message = f"{sentence} It ended with {exit}."
-    return WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=message)
-
-
-def _told(report: TrainingReport) -> str:
-    started = report.started
-    begin = f"resuming after step {started.resumed_at_step}" if started.resumed_at_step else "new"
-    return (
-        f"Training, {begin}: {started.samples} samples, {started.labelled_tokens} labelled tokens,"
-        f" {started.threads} threads, {started.data_type}. {started.device_reason}"
-    )
+        _LOG.info("worker %d: %s", worker.pid, error)

@@ -17,19 +17,26 @@ from agent.jobs.records import Records
 from agent.jobs.runner import Runner, full_disk_told, pin, tidy, unpin
 from agent.jobs.states import CancelAsked, PauseAsked, ResumeAsked
 from agent.threads import in_thread
+from artifacts import adapter, base_model, requested
 from artifacts import digest as digests
-from artifacts import requested
+from artifacts.manifest import check_sibling
+from artifacts.record import Kind
 from artifacts.store import ArtifactStore
 from protos.errors import Busy, InvalidRequest, NotFound
 from protos.lease import Instant
-from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_BASE_MODEL, ARTIFACT_KIND_DATASET
-from protos.nanofleet.v1.job_pb2 import Job, TrainSpec
+from protos.nanofleet.v1.artifact_pb2 import (
+    ARTIFACT_KIND_ADAPTER,
+    ARTIFACT_KIND_BASE_MODEL,
+    ARTIFACT_KIND_DATASET,
+)
+from protos.nanofleet.v1.job_pb2 import GenerateSpec, Job, JobSpec
+from protos.recipe import base_digest
 
 _MOST_ACTIVE = 1000
 
 
 class Desk:
-    """``admit(base, recipe)`` raises OutOfMemory for a recipe that would not fit this board."""
+    """``admit(base, spec)`` raises OutOfMemory for a job that would not fit this board."""
 
     def __init__(
         self,
@@ -38,7 +45,7 @@ class Desk:
         runner: Runner,
         jobs: Path,
         leases: Leases,
-        admit: Callable[[Path, TrainSpec], None],
+        admit: Callable[[Path, JobSpec], None],
     ) -> None:
         self._records = records
         self._journal = records.journal
@@ -53,19 +60,19 @@ class Desk:
         specs.checked_id(job_id)
         if generation < 1:
             raise InvalidRequest("The generation starts at 1.", field="generation")
-        train = specs.parsed(spec).train
+        parsed = specs.parsed(spec)
         async with self._submitting:
             is_new = not await self._is_known(job_id)
             if is_new:
                 await self._check_room()
             try:
                 if is_new:
-                    await in_thread(self._accept, job_id, train)
+                    await in_thread(self._accept, job_id, parsed)
                 job = await self._records.write(
                     self._journal.submit, job_id, generation, spec, submitted_by
                 )
             except BaseException:
-                await self._let_go_of_unknown(job_id, train)
+                await self._let_go_of_unknown(job_id, parsed)
                 raise
         self._runner.wake()
         return job
@@ -122,26 +129,49 @@ class Desk:
         if active >= _MOST_ACTIVE:
             raise Busy(f"{active} jobs wait on this device already.", retry_after_s=60)
 
-    async def _let_go_of_unknown(self, job_id: str, train: TrainSpec) -> None:
+    async def _let_go_of_unknown(self, job_id: str, spec: JobSpec) -> None:
         """Asked of the journal, because a caller that gave up does not stop a commit."""
         if await self._is_known(job_id):
             self._runner.wake()
             return
         with full_disk_told(job_id):
-            await in_thread(unpin, self._store, job_id, train)
+            await in_thread(unpin, self._store, job_id, spec)
 
-    def _accept(self, job_id: str, train: TrainSpec) -> None:
+    def _accept(self, job_id: str, spec: JobSpec) -> None:
         """Blocking: it writes the pins."""
-        self.check(train)
-        pin(self._store, job_id, train)
+        self.check(spec)
+        pin(self._store, job_id, spec)
 
-    def check(self, train: TrainSpec) -> None:
-        """Raises what a job of this recipe is refused with. Blocking: it reads the base model's
+    def check(self, spec: JobSpec) -> None:
+        """Raises what a job of this spec is refused with. Blocking: it reads the base model's
         header."""
-        base = digests.parse(train.base_digest)
-        path = requested.find(self._store, base, ARTIFACT_KIND_BASE_MODEL, "train.base_digest")
-        for number, stage in enumerate(train.stages):
+        kind = spec.WhichOneof("work")
+        base = self._found(base_digest(spec), ARTIFACT_KIND_BASE_MODEL, f"{kind}.base_digest")
+        if spec.HasField("generate"):
+            self._check_inputs(base, spec.generate)
+        for number, stage in enumerate(spec.train.stages):
             field = f"train.stages[{number}].dataset_digest"
-            dataset = digests.parse(stage.dataset_digest, field)
-            requested.find(self._store, dataset, ARTIFACT_KIND_DATASET, field)
-        self._admit(path, train)
+            self._found(stage.dataset_digest, ARTIFACT_KIND_DATASET, field)
+        self._admit(base, spec)
+
+    def _check_inputs(self, base: Path, spec: GenerateSpec) -> None:
+        """Raises WrongBase for an adapter of another base, too."""
+        self._found(spec.dataset_digest, ARTIFACT_KIND_DATASET, "generate.dataset_digest")
+        model = base_model.read(base)
+        if model.is_for_training_only:
+            raise InvalidRequest(
+                f"The base model {model.name} cannot generate.",
+                why="Its weights are qint8, which is for training: llama.cpp has no such type.",
+                fix="Name a q8_0 of the same folder; adapters of this one fit it, too.",
+                reason="UNSUPPORTED_FEATURE",
+                field="generate.base_digest",
+            )
+        if spec.adapter_digest:
+            field = "generate.adapter_digest"
+            archive = self._found(spec.adapter_digest, ARTIFACT_KIND_ADAPTER, field)
+            manifest = adapter.read_manifest(archive)
+            if manifest.base_digest != spec.base_digest:
+                check_sibling(manifest, digests.parse(spec.base_digest), model)
+
+    def _found(self, digest: str, kind: Kind, field: str) -> Path:
+        return requested.find(self._store, digests.parse(digest, field), kind, field)

@@ -29,6 +29,7 @@ from protos.nanofleet.v1.job_pb2 import (
     Conditions,
     Decided,
     Evaluated,
+    GenerateProgress,
     Job,
     JobEvent,
     JobResult,
@@ -91,12 +92,13 @@ class Journal:
         return self.job(job_id)
 
     def progress(self, job_id: str, progress: TrainProgress) -> None:
-        with self._db.transaction(Sync.SOON, Point.JOURNAL_PROGRESS):
-            self._db.execute(
-                "UPDATE job SET progress=? WHERE id=?", (progress.SerializeToString(), job_id)
-            )
-            if quota.is_kept(progress):
-                self._tell(job_id, JobEvent(progress=progress))
+        self._note_progress(
+            job_id, progress, JobEvent(progress=progress), is_told=quota.is_kept(progress)
+        )
+
+    def generated(self, job_id: str, progress: GenerateProgress) -> None:
+        """Its worker reports every few seconds, however many prompts there are."""
+        self._note_progress(job_id, progress, JobEvent(generated=progress), is_told=True)
 
     def evaluated(self, job_id: str, evaluated: Evaluated) -> None:
         with self._db.transaction(Sync.SOON, Point.JOURNAL_EVALUATED):
@@ -160,6 +162,19 @@ class Journal:
 
     def newest_seq(self) -> int:
         return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM event").fetchone()[0])
+
+    def _note_progress(
+        self,
+        job_id: str,
+        progress: TrainProgress | GenerateProgress,
+        event: JobEvent,
+        *,
+        is_told: bool,
+    ) -> None:
+        with self._db.transaction(Sync.SOON, Point.JOURNAL_PROGRESS):
+            self._set(job_id, "progress", progress.SerializeToString())
+            if is_told:
+                self._tell(job_id, event)
 
     def _insert(self, job_id: str, generation: int, spec: bytes, submitted_by: str) -> None:
         self._db.execute(
@@ -275,9 +290,13 @@ class Journal:
             submitted=Moment.FromString(row["submitted"]),
             message=row["message"],
         )
-        for name in ("ended", "progress", "result", "rehearsal"):
+        # The column has the progress of the job's kind.
+        progress = job.generating if job.spec.HasField("generate") else job.progress
+        kept = {"ended": job.ended, "progress": progress, "result": job.result,
+                "rehearsal": job.rehearsal}  # fmt: skip
+        for name, message in kept.items():
             if row[name] is not None:
-                getattr(job, name).ParseFromString(row[name])
+                message.ParseFromString(row[name])
         counters = {name: row[name] for name in ("state", "transitions", "crashes", "shrinks")}
         return Entry(job, Standing(wish=Wish(row["wish"]), **counters))
 

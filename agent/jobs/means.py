@@ -14,14 +14,27 @@ from agent.workers.limits import Group
 from agent.workers.process import Launcher
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
-from protos.nanofleet.v1.job_pb2 import Circumstances, Conditions, JobPlan, TrainSpec
-from protos.nanofleet.v1.worker_pb2 import StartTraining
+from protos.nanofleet.v1.job_pb2 import (
+    Circumstances,
+    Conditions,
+    GenerateSpec,
+    JobPlan,
+    JobSpec,
+    TrainSpec,
+)
+from protos.nanofleet.v1.worker_pb2 import StartGenerating, StartTraining
+from protos.recipe import base_digest
 
 TRAINING_MODULE = "agent.training.worker"
+BATCH_MODULE = "agent.batch.worker"
 
 
-async def _enter_nothing(base: Path, train: TrainSpec, name: str, trainee: Trainee) -> None:
+async def _enter_nothing(base: Path, spec: JobSpec, trainee: Trainee) -> None:
     pass
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,7 @@ class Means:
     # A fresh control group for the worker of this name.
     limit: Callable[[str], Group | None] = lambda worker: None
     # Called around each attempt, with the job's base model: room is made for it, and given back.
-    enter: Callable[[Path, TrainSpec, str, Trainee], Awaitable[None]] = _enter_nothing
+    enter: Callable[[Path, JobSpec, Trainee], Awaitable[None]] = _enter_nothing
     leave: Callable[[], None] = lambda: None
     # How the board and the job's worker were when telemetry last looked.
     conditions: Callable[[str], Conditions] = lambda job_id: Conditions()
@@ -49,20 +62,46 @@ class Means:
     measured: Callable[[int], None] = lambda size_bytes: None
     # What it is expected to take beyond its forecast, as others did.
     above_bytes: Callable[[], int] = lambda: 0
+    # Return when a request to the served model is under way, and when none is any more.
+    requested: Callable[[], Awaitable[None]] = _never
+    unrequested: Callable[[], Awaitable[None]] = _never
+    # Of a worker that generates: as the served model has them.
+    engine: str = ""
+    engine_cache: Path | None = None
+    engine_threads: int = 1
 
     @property
     def worker_threads(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))
 
-    def base(self, train: TrainSpec) -> Path:
-        return self.store.path(Digest(train.base_digest))
+    def base(self, spec: JobSpec) -> Path:
+        return self.store.path(Digest(base_digest(spec)))
+
+    async def generating(self, spec: GenerateSpec, folder: Path) -> StartGenerating:
+        """What the worker of a batch generation is told."""
+
+        def path(digest: str) -> str:
+            return str(self.store.path(Digest(digest))) if digest else ""
+
+        digests = (spec.base_digest, spec.dataset_digest, spec.adapter_digest)
+        base, dataset, adapter = await asyncio.to_thread(lambda: [path(each) for each in digests])
+        return StartGenerating(
+            spec=spec,
+            base_path=base,
+            dataset_path=dataset,
+            adapter_path=adapter,
+            job_folder=str(folder),
+            threads=spec.threads or self.engine_threads,
+            engine=self.engine,
+            cache_folder=str(self.engine_cache or ""),
+        )
 
     async def start_of(self, name: str, train: TrainSpec, folder: Path) -> StartTraining:
         """What the training worker is told of the job called ``name``, in its ``folder``."""
 
         def paths() -> tuple[Path, Sequence[Path]]:
             stages = [self.store.path(Digest(stage.dataset_digest)) for stage in train.stages]
-            return self.base(train), stages
+            return self.store.path(Digest(train.base_digest)), stages
 
         base, datasets = await asyncio.to_thread(paths)
         return StartTraining(

@@ -94,7 +94,7 @@ def _set_pins(journal: Journal, store: ArtifactStore) -> None:
                 _unpin(store, artifact.digest, owner)
     for entry in active:
         try:
-            pin(store, entry.job.id, entry.job.spec.train)
+            pin(store, entry.job.id, entry.job.spec)
         except NotFound as error:
             _LOG.error("job %s lacks an artifact: %s", entry.job.id, error)
         except DiskFull as error:

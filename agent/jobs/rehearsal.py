@@ -2,6 +2,7 @@
 
     admission ─▶ training worker in a scratch folder, a few steps ─▶ it ends, its memory is free
               ─▶ inference worker: llama.cpp says some tokens with the trial adapter ─▶ the plan
+              ─▶ or, of a job that generates, its worker answers a few prompts       ─▶ the plan
 
 The workers are those of a job and of a served model, under the same limits; while they run no job
 does, and none is rehearsed while one runs: both would be measured wrong. The scratch folder goes
@@ -15,7 +16,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from agent.jobs import spec as specs
-from agent.jobs.means import TRAINING_MODULE, Means, PowerMeter, completed
+from agent.jobs.means import BATCH_MODULE, TRAINING_MODULE, Means, PowerMeter, completed
 from agent.jobs.speech import spoken
 from agent.memory.arbiter import Decision
 from agent.workers import watchdog
@@ -24,7 +25,7 @@ from agent.workers.process import Exit, Worker
 from artifacts import durable
 from protos import errors
 from protos.nanofleet.v1 import job_pb2
-from protos.nanofleet.v1.job_pb2 import PlanJobResponse, TrainSpec
+from protos.nanofleet.v1.job_pb2 import JobSpec, PlanJobResponse
 from protos.nanofleet.v1.worker_pb2 import (
     RehearseTraining,
     TrainingCommand,
@@ -69,15 +70,15 @@ class _Rehearsed:
 
 
 class Rehearsals:
-    """``turn`` is held by whoever trains. ``accept`` raises what a submission of the recipe would
-    be refused with."""
+    """``turn`` is held by whoever works. ``accept`` raises what a submission of the spec would be
+    refused with."""
 
     def __init__(
         self,
         means: Means,
         scratch: Path,
         turn: asyncio.Lock,
-        accept: Callable[[TrainSpec], None],
+        accept: Callable[[JobSpec], None],
     ) -> None:
         self._means = means
         self._scratch = scratch
@@ -89,17 +90,18 @@ class Rehearsals:
     async def plan(self, spec: bytes) -> AsyncGenerator[PlanJobResponse, None]:
         """The checks as they pass, then the plan. Raises the error of the first that does not."""
         job = specs.parsed(spec)
-        await asyncio.to_thread(self._accept, job.train)
+        await asyncio.to_thread(self._accept, job)
         if self._turn.locked():
             raise errors.Busy(
-                "A job trains on this device, or another one is rehearsed.",
+                "A job runs on this device, or another one is rehearsed.",
                 why="What is measured beside it would be wrong for both.",
                 fix="Try again when it has ended, or plan for another device.",
                 retry_after_s=_AGAIN_S,
             )
         async with self._turn:
             try:
-                async with aclosing(self._rehearsed(job)) as responses:
+                steps = self._generated if job.HasField("generate") else self._rehearsed
+                async with aclosing(steps(job)) as responses:
                     async for response in responses:
                         yield response
             finally:
@@ -111,10 +113,10 @@ class Rehearsals:
         await asyncio.to_thread(durable.make_folder, self._scratch)
         start = await means.start_of(job.name, job.train, self._scratch / "job")
         base = Path(start.base_path)
-        await means.enter(base, job.train, job.name, self._trainee)
+        await means.enter(base, job, self._trainee)
         meter, done = PowerMeter(means.energy_j), TrainingRehearsed()
         rehearse = TrainingCommand(rehearse=RehearseTraining(start=start))
-        async with aclosing(self._trained(rehearse)) as reports:
+        async with aclosing(self._worked(TRAINING_MODULE, rehearse)) as reports:
             async for report in reports:
                 if report.HasField("rehearsed"):
                     done = report.rehearsed
@@ -125,11 +127,29 @@ class Rehearsals:
         yield PlanJobResponse(check=await spoken(means, base, Path(done.adapter_path), log))
         yield PlanJobResponse(plan=completed(done.plan, means, power_w))
 
-    async def _trained(self, rehearse: TrainingCommand) -> AsyncGenerator[TrainingReport, None]:
+    async def _generated(self, job: JobSpec) -> AsyncGenerator[PlanJobResponse, None]:
+        means = self._means
+        await asyncio.to_thread(durable.make_folder, self._scratch)
+        start = await means.generating(job.generate, self._scratch / "job")
+        start.rehearse = True
+        await means.enter(Path(start.base_path), job, self._trainee)
+        meter = PowerMeter(means.energy_j)
+        command = TrainingCommand(generate=start)
+        async with aclosing(self._worked(BATCH_MODULE, command)) as reports:
+            async for report in reports:
+                if report.HasField("rehearsed"):
+                    plan = completed(report.rehearsed.plan, means, meter.power_w())
+                    yield PlanJobResponse(plan=plan)
+                else:
+                    yield PlanJobResponse(check=report.check)
+
+    async def _worked(
+        self, module: str, rehearse: TrainingCommand
+    ) -> AsyncGenerator[TrainingReport, None]:
         """The worker's checks, and TrainingRehearsed at the end."""
         means = self._means
         worker = await means.launcher.start(
-            TRAINING_MODULE, TrainingReport, self._scratch / "training.log",
+            module, TrainingReport, self._scratch / "worker.log",
             name="training", group=means.limit("training"),
         )  # fmt: skip
         self._trainee.worker = worker
@@ -148,7 +168,7 @@ class Rehearsals:
             exit = await worker.wait(_GOODBYE_S)
         except FrameError as error:
             raise errors.WorkerFailed(
-                f"The training worker sent what is no report: {error}."
+                f"The rehearsing worker sent what is no report: {error}."
             ) from None
         finally:
             self._trainee.worker = None
@@ -167,8 +187,8 @@ def _death(exit: Exit) -> WorkerFailed:
     if exit.out_of_memory:
         return WorkerFailed(
             cause=job_pb2.CAUSE_OOM,
-            message="The rehearsal was killed for lack of memory. Give the recipe a memory_budget,"
-            " or free memory on the device.",
+            message="The rehearsal was killed for lack of memory. Give a recipe a memory_budget, a"
+            " generation a shorter context_length, or free memory on the device.",
         )
     last = exit.log_tail.strip().rpartition("\n")[2]
     return WorkerFailed(

@@ -1,7 +1,8 @@
-"""The adapter that an attempt made: from the job's folder into the store.
+"""What an attempt made, an adapter or a dataset: from the job's folder into the store.
 
 All ways lead through here: a worker that reports its result, and a result that is found because the
-worker died before its report, or the agent before it could be journalled.
+worker died before its report, or the agent before it could be journalled. A dataset is not looked
+for: its answers are all on the disk, and the next attempt writes it again in a moment.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from artifacts import adapter
 from artifacts.store import ArtifactStore
 from protos.errors import NanofleetError
-from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_ADAPTER
+from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_ADAPTER, ARTIFACT_KIND_DATASET
 from protos.nanofleet.v1.job_pb2 import JobResult, JobSpec
 
 ADAPTER_NAME = "adapter.tar"
@@ -20,6 +21,13 @@ def keep(store: ArtifactStore, path: Path, result: JobResult) -> None:
     stored = store.add_file(path, ARTIFACT_KIND_ADAPTER)
     result.adapter_digest = stored.digest
     result.adapter_size_bytes = stored.size_bytes
+
+
+def keep_dataset(store: ArtifactStore, path: Path, result: JobResult) -> None:
+    """As ``keep``."""
+    stored = store.add_file(path, ARTIFACT_KIND_DATASET)
+    result.generated.dataset_digest = stored.digest
+    result.generated.dataset_size_bytes = stored.size_bytes
 
 
 def found(store: ArtifactStore, folder: Path, job_id: str, spec: JobSpec) -> JobResult | None:

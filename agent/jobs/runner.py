@@ -1,4 +1,4 @@
-"""The queue of jobs, taken one at a time: two trainings would take each other's memory and time.
+"""The queue of jobs, taken one at a time: two of them would take each other's memory and time.
 
     next_queued ─▶ Started ─▶ Attempt.run ─▶ its ending ─▶ tidy up ─▶ next_queued …
 
@@ -27,7 +27,7 @@ from protos.nanofleet.v1.job_pb2 import (
     CAUSE_DISK_FULL,
     CAUSE_WORKER_CRASH,
     Job,
-    TrainSpec,
+    JobSpec,
 )
 from protos.recipe import input_digests
 
@@ -43,7 +43,7 @@ class Runner:
         self._means = means
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        # Held by whoever trains: a job, or the rehearsal of one.
+        # Held by whoever works: a job, or the rehearsal of one.
         self.turn = asyncio.Lock()
         self.current: Attempt | None = None
 
@@ -135,7 +135,7 @@ class Runner:
         entry = await records.read(records.journal.entry, job.id)
         if states.apply(entry.standing, ending.event).state in states.ENDED:
             with full_disk_told(job.id):
-                await asyncio.to_thread(unpin, means.store, job.id, job.spec.train)
+                await asyncio.to_thread(unpin, means.store, job.id, job.spec)
         job = await self._journal(job.id, ending.event, ending.account)
         if job.state in states.ENDED:
             means.leases.forget(job.id)
@@ -172,19 +172,19 @@ def pin_owner(job_id: str) -> str:
     return f"job {job_id}"
 
 
-def pin(store: ArtifactStore, job_id: str, train: TrainSpec) -> None:
-    for digest in input_digests(train):
+def pin(store: ArtifactStore, job_id: str, spec: JobSpec) -> None:
+    for digest in input_digests(spec):
         store.pin(Digest(digest), pin_owner(job_id))
 
 
-def unpin(store: ArtifactStore, job_id: str, train: TrainSpec) -> None:
-    for digest in input_digests(train):
+def unpin(store: ArtifactStore, job_id: str, spec: JobSpec) -> None:
+    for digest in input_digests(spec):
         store.unpin(Digest(digest), pin_owner(job_id))
 
 
 def tidy(store: ArtifactStore, jobs: Path, job: Job) -> None:
     """Lets go of what an ended job needed. The log stays, and what a failed one left behind."""
-    unpin(store, job.id, job.spec.train)
+    unpin(store, job.id, job.spec)
     if job.state == states.FAILED:
         return
     with Point.JOB_TIDIED:

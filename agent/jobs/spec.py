@@ -9,6 +9,7 @@ import re
 
 from google.protobuf.message import DecodeError
 
+from agent.jobs import generate_spec
 from artifacts import digest
 from protos.errors import InvalidRequest
 from protos.nanofleet.v1.job_pb2 import SCHEDULE_UNSPECIFIED, JobSpec, TrainSpec, TrainStage
@@ -49,14 +50,18 @@ def check(spec: JobSpec) -> None:
     """As ``parsed``; also of a job that an older agent took, and this one has to run."""
     if len(spec.name) > _MAX_NAME:
         raise InvalidRequest(f"The name is longer than {_MAX_NAME} characters.", field="name")
-    if not spec.HasField("train"):
-        raise InvalidRequest(
-            "The spec asks for no work that this agent knows.",
-            fix="Update the agent, or submit a job of kind train.",
-            field="work",
-        )
     _check_ranges(("lease_s", spec.lease_s, 0, _LONGEST_LEASE_S), within="")
-    _check_train(spec.train)
+    match spec.WhichOneof("work"):
+        case "train":
+            _check_train(spec.train)
+        case "generate":
+            generate_spec.check(spec.generate)
+        case _:
+            raise InvalidRequest(
+                "The spec asks for no work that this agent knows.",
+                fix="Update the agent, or submit a job that trains or generates.",
+                field="work",
+            )
 
 
 def _check_train(train: TrainSpec) -> None:

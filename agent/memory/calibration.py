@@ -20,7 +20,8 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """``kind``: "training" or "serving"; ``shape``: what of its settings its memory depends on."""
+    """``kind``: "training", "generation" or "serving"; ``shape``: what of its settings its memory
+    depends on."""
 
     kind: str
     base_digest: str

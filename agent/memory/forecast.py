@@ -54,6 +54,8 @@ SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
 
 _KEPT_AT_REST = ("runtime", "CUDA", "weights on the GPU", "LoRA", "best adapter")
+# An engine that rests between two tokens keeps all that it has.
+_KEPT_BY_ENGINES = ("weights", "KV cache", "compute buffer", "logits", "vocabulary", "adapters")
 _FLOAT32 = 4
 _FLOAT16 = 2
 _KEYS_AND_VALUES = 2
@@ -111,9 +113,10 @@ class Forecast:
 
     @property
     def at_rest(self) -> "Forecast":
-        """Of a trainer that has given back what it computes in: its process and its adapter. The
-        mapped weights stay while nobody else needs the room."""
-        kept = tuple(part for part in self.anonymous if part.name in _KEPT_AT_REST)
+        """Of a trainer that has given back what it computes in: its process and its adapter; of an
+        engine all but the mapped weights, which stay while nobody else needs the room."""
+        names = (*_KEPT_AT_REST, *_KEPT_BY_ENGINES)
+        kept = tuple(part for part in self.anonymous if part.name in names)
         return Forecast(kept, self.libraries_bytes, weights_bytes=0)
 
     @property

@@ -39,7 +39,7 @@ from artifacts import base_model
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
-from protos.nanofleet.v1.job_pb2 import TrainSpec
+from protos.nanofleet.v1.job_pb2 import JobSpec
 
 _LOG = logging.getLogger(__name__)
 
@@ -176,14 +176,15 @@ class Residents:
         finally:
             self._keep_calibration()
 
-    def admit_job(self, path: Path, train: TrainSpec) -> None:
-        """Raises OutOfMemory for a recipe that cannot run on this board at all."""
-        self._admitted(path, train, "the job")
+    def admit_job(self, path: Path, spec: JobSpec) -> None:
+        """Raises OutOfMemory for a job that cannot run on this board at all."""
+        self._admitted(path, spec, "the job")
 
-    async def enter_job(self, path: Path, train: TrainSpec, name: str, trainee: Trainee) -> None:
+    async def enter_job(self, path: Path, spec: JobSpec, trainee: Trainee) -> None:
         """Returns when the job may take its memory; raises OutOfMemory when it never can."""
-        owner = f"the training job {name}"
-        claim = await asyncio.to_thread(self._job_claim, path, train, owner)
+        kind = "generation" if spec.HasField("generate") else "training"
+        owner = f"the {kind} job {spec.name}"
+        claim = await asyncio.to_thread(self._job_claim, path, spec, owner)
         entered = self._training = _Training(claim, trainee)
         told = False
         try:
@@ -265,17 +266,33 @@ class Residents:
         self._model = None
         self._changed.set()
 
-    def _job_claim(self, path: Path, train: TrainSpec, owner: str) -> Claim:
-        work = Work("training", train.base_digest, recipe_shape(train), "torch")
-        return self._with_known(work, self._admitted(path, train, owner))
+    def _job_claim(self, path: Path, spec: JobSpec, owner: str) -> Claim:
+        return self._with_known(self._work(spec), self._admitted(path, spec, owner))
 
-    def _admitted(self, path: Path, train: TrainSpec, owner: str) -> Claim:
+    def _work(self, spec: JobSpec) -> Work:
+        if spec.HasField("generate"):
+            asked = spec.generate
+            shape = f"context {asked.context_length}"
+            return Work("generation", asked.base_digest, shape, self._engine)
+        return Work("training", spec.train.base_digest, recipe_shape(spec.train), "torch")
+
+    def _admitted(self, path: Path, spec: JobSpec, owner: str) -> Claim:
         base = base_model.read(path)
+        if spec.HasField("generate"):
+            asked = spec.generate
+            return admit_inference(
+                self.budget,
+                base,
+                asked.base_digest,
+                asked.context_length,
+                owner=owner,
+                engine=self._engine,
+            )
         least = least_element_bytes(base.embedding_length, self._cpu)
         return admit_training(
             self.budget,
             base,
-            train,
+            spec.train,
             owner=owner,
             least_element_bytes=least,
             shared_gpu=self._shared_gpu,

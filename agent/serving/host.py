@@ -19,6 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,7 @@ from agent.serving.adapters import Adapters, FittingAdapter
 from agent.serving.deadline import Deadline
 from agent.serving.generation import Reply
 from agent.serving.last_served import LastServed
+from agent.serving.presence import Presence
 from agent.serving.session import AnyRequest, Session
 from agent.threads import in_thread
 from agent.workers.limits import Group
@@ -87,6 +89,7 @@ class HostMeans:
 class ModelHost:
     def __init__(self, means: HostMeans, clock: Callable[[], float] = time.monotonic) -> None:
         self._means = means
+        self.presence = Presence()
         self._changing = asyncio.Lock()  # one load or unload at a time
         self._holding = asyncio.Lock()  # of the model's pin and memory: taken or given back
         self._session: Session | None = None
@@ -194,6 +197,17 @@ class ModelHost:
         await self._unload()
 
     async def _responses(
+        self,
+        request: Q,
+        begin: Callable[[Session, Q], Reply[R]],
+        remaining_s: float | None,
+    ) -> AsyncGenerator[R, None]:
+        with self.presence.of_one():
+            async with aclosing(self._answered(request, begin, remaining_s)) as responses:
+                async for response in responses:
+                    yield response
+
+    async def _answered(
         self,
         request: Q,
         begin: Callable[[Session, Q], Reply[R]],

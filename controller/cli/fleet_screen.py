@@ -29,6 +29,7 @@ _NARROW_BAR, _WIDE_BAR = 4, 12
 _STYLES: dict[Activity, str] = {
     Activity.UNREACHABLE: "red",
     Activity.TRAINING: "bold blue",
+    Activity.GENERATING: "bold blue",
     Activity.SERVING: "green",
     Activity.IDLE: "",
     Activity.CONNECTING: "dim",

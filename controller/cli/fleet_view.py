@@ -16,6 +16,7 @@ class Activity(str, enum.Enum):
 
     UNREACHABLE = "unreachable"
     TRAINING = "training"
+    GENERATING = "generating"
     SERVING = "serving"
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -59,7 +60,9 @@ def row_of(device: str, sample: telemetry_pb2.TelemetrySample, job_names: Mappin
     if serving := workers.get(_Worker.KIND_INFERENCE):
         row = replace(row, activity=Activity.SERVING, tokens_per_s=_tokens_per_s(serving))
     if training := workers.get(_Worker.KIND_TRAINING):
-        row = _with_training(row, training, job_names)
+        row = _with_job(row, training, Activity.TRAINING, job_names)
+    if generating := workers.get(_Worker.KIND_GENERATING):
+        row = _with_job(row, generating, Activity.GENERATING, job_names)
     return row
 
 
@@ -114,10 +117,10 @@ def as_plain(row: Row) -> dict[str, Plain]:
     }
 
 
-def _with_training(row: Row, worker: _Worker, job_names: Mapping[str, str]) -> Row:
+def _with_job(row: Row, worker: _Worker, activity: Activity, job_names: Mapping[str, str]) -> Row:
     return replace(
         row,
-        activity=Activity.TRAINING,
+        activity=activity,
         tokens_per_s=_tokens_per_s(worker),
         job_id=worker.job_id,
         job=job_names.get(worker.job_id, worker.job_id),

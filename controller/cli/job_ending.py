@@ -17,6 +17,10 @@ def conclude(view: JobView, form: Format) -> None:
         raise failed
     if form is Format.TABLE and view.result is not None:
         output.sentence(job_screen.outcome(view.name, view.result))
+        if view.result.HasField("generated"):
+            output.note(f"Fetch its dataset: `nanofleet job result {view.name}`")
+            output.note(f"Or train on it, in a job file: `dataset: job/{view.name}`")
+            return
         output.note(f"Fetch its adapter: `nanofleet job result {view.name}`")
         output.note(f"Then talk to it: `nanofleet chat {view.device} --adapter {view.name}`")
 

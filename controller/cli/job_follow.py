@@ -18,6 +18,7 @@ from controller.cli import (
 )
 from controller.cli.job import Reference
 from controller.cli.output import Card, Format
+from controller.records import KIND_WORDS
 from protos.errors import TimedOut
 
 if TYPE_CHECKING:
@@ -117,12 +118,12 @@ def result(
     reference: Reference,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="Unpack the adapter into this folder."),
+        typer.Option("--to", help="Unpack the adapter into this folder, the dataset as this file."),
     ] = None,
     form: options.Output = Format.TABLE,
     home: options.Home = None,
 ) -> None:
-    """Fetch the adapter of a job that succeeded.
+    """Fetch what a job that succeeded has made: its adapter, or its dataset.
 
     It goes into the fleet's store, under the job's name.
 
@@ -133,16 +134,17 @@ def result(
         return await fleet.fetch_result(reference), fleet.home
 
     entry, folder = session.run(home, fetched)
+    kind = KIND_WORDS[entry.kind]
     if to is not None:
-        _unpack(folder, entry.digest, to)
+        _unpack(folder, entry, to)
     fields = [
-        ("adapter", entry.name),
+        (kind, entry.name),
         ("digest", entry.digest),
         ("size", units.size(entry.size_bytes)),
-        ("folder", str(to) if to is not None else ""),
+        ("folder" if kind == "adapter" else "file", str(to) if to is not None else ""),
     ]
     shown = {**artifact_view.as_plain(entry), "folder": str(to) if to is not None else None}
-    output.record("adapter", shown, Card(fields), form)
+    output.record(kind, shown, Card(fields), form)
 
 
 def _print_logs(lines: list[_Item], tails: list[_Item], form: Format) -> None:
@@ -153,9 +155,14 @@ def _print_logs(lines: list[_Item], tails: list[_Item], form: Format) -> None:
     output.whole({"lines": list(lines), "tails": list(tails)}, form)
 
 
-def _unpack(home: Path, digest: str, target: Path) -> None:
-    from artifacts import adapter
+def _unpack(home: Path, entry: "CatalogueEntry", target: Path) -> None:
+    from artifacts import adapter, dataset
     from artifacts.digest import parse
     from artifacts.store import ArtifactStore
+    from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_DATASET
 
-    adapter.unpack(ArtifactStore(home / "artifacts").path(parse(digest)), target)
+    path = ArtifactStore(home / "artifacts").path(parse(entry.digest))
+    if entry.kind == ARTIFACT_KIND_DATASET:
+        dataset.unpack(path, target)
+    else:
+        adapter.unpack(path, target)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from controller.cli import job_screen, output, units
+from controller.cli import generation_view, job_screen, output, plain, units
 from controller.cli.output import Card, Cell, Format
 from controller.cli.plain import Plain
 
@@ -74,6 +74,7 @@ def _plain(device: str, plan: "JobPlan") -> dict[str, Plain]:
         "threads": plan.threads,
         "data_type": plan.data_type,
         "stages": stages,
+        "prompts": plain.message(plan.prompts) if plan.HasField("prompts") else None,
         "duration_s": plan.duration_s,
         "tokens_per_s": plan.tokens_per_s,
         "energy_j": plan.energy_j if plan.HasField("energy_j") else None,
@@ -91,11 +92,14 @@ def _card(device: str, plan: "JobPlan") -> Card:
     parts = sorted(plan.memory, key=lambda part: -part.size_bytes)
     fields: list[tuple[str, Cell]] = [
         ("device", device),
-        ("verdict", f"it fits: {units.size(plan.usable_bytes)} are for training on {device}"),
+        ("verdict", f"it fits: {units.size(plan.usable_bytes)} are for workers on {device}"),
         ("peak", f"{units.size(plan.peak_bytes)} predicted{_known(plan)}"),
         *((f"  {part.name}", units.size(part.size_bytes)) for part in parts if part.size_bytes),
-        ("settings", _settings(plan)),
+        ("settings", "" if plan.HasField("prompts") else _settings(plan)),
     ]
+    if plan.HasField("prompts"):
+        fields.append(("prompts", generation_view.plan(plan.prompts)))
+        fields.append(("answers", f"{plan.prompts.answers:,}, threads: {plan.threads}"))
     for stage in plan.stages:
         name = f"stage {stage.dataset_name}" if len(plan.stages) > 1 else "data"
         held_out = f" and {stage.held_out_samples:,} held out" if stage.held_out_samples else ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from controller.cli import job_screen, plain, units
+from controller.cli import generation_view, job_screen, plain, units
 from controller.cli.artifact_view import short
 from controller.cli.output import Card, Cell, Styled, Table
 from controller.cli.plain import Plain
@@ -27,7 +27,7 @@ def table(records: "Sequence[JobRecord]", now_ns: int) -> Table:
             record.name,
             record.device,
             state(record),
-            _step(record.job.progress),
+            _step(record.job),
             f"{record.job.progress.loss:.4f}" if record.job.progress.step else units.ABSENT,
             units.age(record.created_utc_ns, now_ns),
         ]
@@ -49,8 +49,9 @@ def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
             "submitted",
             f"{units.stamp(record.created_utc_ns)}, {units.age(record.created_utc_ns, now_ns)}",
         ),
-        *_recipe(job.spec.train, names),
-    ]
+        *(generation_view.recipe(job.spec.generate, names) if job.spec.HasField("generate")
+          else _recipe(job.spec.train, names)),
+    ]  # fmt: skip
     return Card([*fields, *rehearsal(job.rehearsal), *outcome(job)])
 
 
@@ -59,6 +60,8 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     fields: list[tuple[str, Cell]] = []
     if job.HasField("result"):
         fields += _result(job)
+    elif job.HasField("generating"):
+        fields += generation_view.progress(job)
     elif job.HasField("progress"):
         fields += _progress(job)
     for attempt in job.attempts:
@@ -89,20 +92,18 @@ def state(record: "JobRecord") -> Cell:
     return Styled(job_screen.state_name(record.state), job_screen.STATE_STYLES[record.state])
 
 
-def _step(progress: job_pb2.TrainProgress) -> str:
+def _step(job: job_pb2.Job) -> str:
+    if job.HasField("generating"):
+        return generation_view.prompts(job.generating)
+    progress = job.progress
     if not progress.total_steps:
         return units.ABSENT
     return f"{progress.step}/{progress.total_steps}"
 
 
-def _named(digest: str, names: Mapping[str, str]) -> str:
-    known = names.get(digest)
-    return f"{known} ({short(digest)})" if known else short(digest)
-
-
 def _recipe(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> list[tuple[str, Cell]]:
     return [
-        ("base model", _named(spec.base_digest, names)),
+        ("base model", generation_view.named(spec.base_digest, names)),
         (
             "LoRA",
             f"rank {spec.lora.rank}{' stabilized' if spec.lora.rank_stabilized else ''},"
@@ -116,7 +117,7 @@ def _stages(spec: job_pb2.TrainSpec, names: Mapping[str, str]) -> Iterator[tuple
     for number, stage in enumerate(spec.stages, start=1):
         which = f" {number}" if len(spec.stages) > 1 else ""
         schedule = plain.enum_name(job_pb2.Schedule.DESCRIPTOR, stage.schedule)
-        yield f"dataset{which}", _named(stage.dataset_digest, names)
+        yield f"dataset{which}", generation_view.named(stage.dataset_digest, names)
         yield (
             f"recipe{which}",
             f"{stage.steps} steps of {spec.accumulation} × {spec.sequence_length} tokens at most,"
@@ -143,7 +144,7 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     progress = job.progress
     is_running = job.state == job_pb2.JOB_STATE_RUNNING
     return [
-        ("step", _step(progress)),
+        ("step", _step(job)),
         ("loss", f"{progress.loss:.4f}"),
         ("speed", units.rate(progress.tokens_per_s)),
         ("memory", job_screen.memory(progress)),
@@ -153,6 +154,8 @@ def _progress(job: job_pb2.Job) -> list[tuple[str, Cell]]:
 
 def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
     result = job.result
+    if result.HasField("generated"):
+        return generation_view.result(result)
     best = result.best
     held_out: list[tuple[str, Cell]] = [
         (

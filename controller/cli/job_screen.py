@@ -12,6 +12,9 @@ followed by
 
     held-out  1.3127 (perplexity 3.72) after step 40; best 1.2988 after step 30
 
+A batch generation has prompts in the place of steps, and in the place of the loss what became of
+the answers.
+
 Two memory figures, because they mean different things: anonymous memory is what the job costs,
 file-backed memory is the base model's pages, which are shared with the server and given back under
 pressure.
@@ -21,7 +24,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from controller.cli import units
+from controller.cli import generation_view, units
 from controller.cli.job_view import JobView
 from controller.cli.plain import enum_name
 from protos.nanofleet.v1 import job_pb2
@@ -57,8 +60,11 @@ def screen(view: JobView, columns: int) -> "RenderableType":
 
     lines: list[RenderableType] = [_headline(view)]
     progress = view.progress
-    if progress is not None:
-        lines.append(_bar(progress, columns))
+    if view.generating is not None:
+        lines += _generating(view.generating, columns)
+    elif progress is not None:
+        lines.append(_bar(progress.step, progress.total_steps, "steps",
+                          progress.time_to_go_s, columns))  # fmt: skip
         curve = sparkline(view.losses, min(40, columns - _LABEL_WIDTH - 10))
         lines.append(_fact("loss", f"{progress.loss:.4f}  {curve}"))
         if view.evaluations:
@@ -75,7 +81,16 @@ def screen(view: JobView, columns: int) -> "RenderableType":
     return Group(*lines)
 
 
-def memory(progress: job_pb2.TrainProgress) -> str:
+def _generating(now: job_pb2.GenerateProgress, columns: int) -> "list[RenderableType]":
+    return [
+        _bar(now.prompts, now.total_prompts, "prompts", now.time_to_go_s, columns),
+        _fact("answers", generation_view.answers(now.kept, now.faults)),
+        _fact("speed", units.rate(now.tokens_per_s)),
+        _fact("memory", memory(now)),
+    ]
+
+
+def memory(progress: job_pb2.TrainProgress | job_pb2.GenerateProgress) -> str:
     return (
         f"{units.size(progress.anonymous_bytes)} anonymous"
         f" + {units.size(progress.file_bytes)} file-backed"
@@ -89,6 +104,8 @@ def event_line(event: job_pb2.JobEvent) -> str:
         said = _transition(event.transition)
     elif body == "progress":
         said = _progress(event.progress)
+    elif body == "generated":
+        said = generation_view.progress_line(event.generated)
     elif body == "checkpoint":
         saved = event.checkpoint
         said = f"checkpoint at step {saved.step} ({units.size(saved.size_bytes)})"
@@ -130,6 +147,8 @@ def forecast(plan: job_pb2.JobPlan) -> str:
 
 def outcome(name: str, result: job_pb2.JobResult) -> str:
     """How a job that succeeded ended, in a sentence or two."""
+    if result.HasField("generated"):
+        return generation_view.outcome(name, result)
     best = ""
     if result.HasField("best"):
         best = f" held-out loss {result.best.loss:.4f} at step {result.best.step},"
@@ -216,19 +235,17 @@ def _headline(view: JobView) -> "RenderableType":
     return line
 
 
-def _bar(progress: job_pb2.TrainProgress, columns: int) -> "RenderableType":
+def _bar(done: int, total: int, unit: str, time_to_go_s: float, columns: int) -> "RenderableType":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    said = f"{progress.step}/{progress.total_steps} steps"
-    if progress.step < progress.total_steps:
-        said += f", {units.duration(progress.time_to_go_s)} to go"
+    said = f"{done}/{total} {unit}"
+    if done < total:
+        said += f", {units.duration(time_to_go_s)} to go"
     row = Table.grid(padding=(0, 3, 0, 0))
     # Room for "9999/9999 steps, 59 min 59 s to go", so that the bar does not breathe.
     width = max(10, min(columns, 100) - 3 - max(36, len(said)))
-    row.add_row(
-        ProgressBar(total=max(progress.total_steps, 1), completed=progress.step, width=width), said
-    )
+    row.add_row(ProgressBar(total=max(total, 1), completed=done, width=width), said)
     return row
 
 

@@ -30,6 +30,7 @@ class JobView:
     message: str = ""
     attempt: int = 0
     progress: job_pb2.TrainProgress | None = None
+    generating: job_pb2.GenerateProgress | None = None
     result: job_pb2.JobResult | None = None
     losses: tuple[float, ...] = ()
     # Those of the stage that runs: each stage has held-out samples of its own.
@@ -75,6 +76,8 @@ def apply(event: job_pb2.JobEvent, view: JobView) -> JobView:
             losses=_curve(view, event.progress),
             evaluations=_evaluations_at(view, event.progress),
         )
+    if body == "generated":
+        return replace(view, generating=event.generated)
     if body == "evaluated":
         return replace(view, evaluations=_evaluations_with(view, event.evaluated))
     return view

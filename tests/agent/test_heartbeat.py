@@ -46,7 +46,7 @@ async def test_nothing_hangs(systemd: socket.socket, silent_s: float | None) -> 
 
 async def test_a_worker_that_hangs_and_was_not_ended(systemd: socket.socket) -> None:
     said = await Heartbeat(manager(systemd), answers, lambda: MOST_SILENT_S + 60).look()
-    assert said == "The training worker hangs for 21 min, and was not ended."
+    assert said == "The job's worker hangs for 21 min, and was not ended."
 
 
 async def test_a_journal_that_cannot_be_read(systemd: socket.socket) -> None:

@@ -14,7 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from artifacts import dataset
+from artifacts.digest import Digest
 from artifacts.pieces import PIECE_BYTES
+from artifacts.store import ArtifactStore
 from controller import Fleet, JobFile, TransferProgress, parse_job
 from controller.records import JobRecord
 from protos.errors import NanofleetError, NotFound, TimedOut, Unreachable, WorkerFailed
@@ -132,6 +135,45 @@ async def encouraged(fleet: Fleet, job_id: str) -> JobRecord:
         paused = fleet.job(job_id).job
         if paused.state == job_pb2.JOB_STATE_PAUSED and paused.attempts[-1].cause:
             await fleet.resume(job_id)
+
+
+def teaching_job(name: str) -> JobFile:
+    """Answers to each line of the dataset; those of two runs are the same, byte for byte."""
+    asked = {
+        "base": "tiny",
+        "dataset": "persona",
+        "answers": 4,
+        "temperature": 1,
+        "max_tokens": 24,
+        "context_length": 256,
+        "drop": [],
+        "threads": 1,
+    }
+    return parse_job({"name": name, "device": DEVICE, "generate": asked})
+
+
+async def teaching(folder: Path) -> None:
+    """A model answers a dataset, and the answers are a file here."""
+    async with Fleet.open(folder / "home") as fleet:
+        await taught(fleet, "teach")
+        target = folder / "taught.jsonl"
+        if not target.exists():
+            entry = fleet.resolve("teach")
+            store = ArtifactStore(fleet.home / "artifacts")
+            dataset.unpack(store.path(Digest(entry.digest)), target)
+
+
+async def teaching_again(folder: Path) -> None:
+    """The same under another name."""
+    async with Fleet.open(folder / "home") as fleet:
+        await taught(fleet, "again")
+
+
+async def taught(fleet: Fleet, name: str) -> None:
+    record = await patiently(lambda: submitted(fleet, teaching_job(name)))
+    ended = await patiently(lambda: encouraged(fleet, record.id))
+    assert ended.job.HasField("result"), ended.job.message
+    await patiently(lambda: fleet.fetch_result(record.id))
 
 
 async def come_and_go(fleet: Fleet, folder: Path) -> None:
@@ -299,6 +341,8 @@ STORIES = {
         stock,
         hello,
         life,
+        teaching,
+        teaching_again,
         speech,
         yielding,
         repair,

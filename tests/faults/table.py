@@ -5,6 +5,7 @@
     rejoin       the device joins again
     stock        a model and a dataset are added to the catalogue
     life         a job, from its files to its adapter; an artifact comes and goes
+    teaching     a model answers a dataset, and the answers become a file
     hello        the agent starts and answers; the settings of the row came before
     speech       the adapter of a job answers
     graph        the same, with the engine that exports a graph
@@ -133,6 +134,17 @@ TABLE: tuple[Row, ...] = (
         Point.STORE_REMOVED,
         Point.FLEET_FORGOTTEN,
     ),
+    *_rows(
+        "teaching",
+        AGENT,
+        Point.ANSWERS_BEGUN,
+        Point.ANSWERS_SYNCED,
+        (Point.ANSWERS_SYNCED, 2),
+        Point.ANSWERS_GATHERED,
+        Point.DATASET_PACKED,
+        Point.JOURNAL_CHECKPOINT,
+    ),
+    *_rows("teaching", CONTROLLER, Point.DATASET_UNPACKED),
     *_rows("hello", AGENT, Point.RING_RESIZED),
     *_rows(
         "speech",

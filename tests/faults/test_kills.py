@@ -128,6 +128,20 @@ def has_lived(lab: Lab, expected: Outcome, said: str) -> None:
     assert ArtifactStore(lab.home / "artifacts").stat(pulled) is not None
 
 
+def has_taught(lab: Lab, expected: Outcome, said: str) -> None:
+    """What was killed on the way has the bytes of what nobody disturbed."""
+    lab.play("teaching_again")
+    lab.device.stop()
+    oracle.check_stores(lab)
+    record, events = oracle.told(lab, "teach")
+    oracle.check_events(lab, record, events)
+    again, _ = oracle.told(lab, "again")
+    made, undisturbed = record.job.result.generated, again.job.result.generated
+    assert made.dataset_digest == undisturbed.dataset_digest
+    assert made.tokens == undisturbed.tokens
+    assert (lab.folder / "taught.jsonl").read_text().count("\n") == made.kept > 0
+
+
 def is_born(lab: Lab, expected: Outcome, said: str) -> None:
     """The fleet can be used, and the device is in it."""
     lab.device.start()
@@ -177,6 +191,7 @@ CHECKS: dict[str, Callable[[Lab, Outcome, str], None]] = {
     "rejoin": is_born,
     "stock": is_born,
     "life": has_lived,
+    "teaching": has_taught,
     "hello": answers,
     "full": answers,
     "quarantine": answers,

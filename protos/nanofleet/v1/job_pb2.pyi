@@ -16,6 +16,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from protos.nanofleet.v1 import inference_pb2 as _inference_pb2
 from protos.nanofleet.v1 import telemetry_pb2 as _telemetry_pb2
 import builtins as _builtins
 import sys
@@ -106,12 +107,79 @@ SCHEDULE_LINEAR: Schedule.ValueType  # 2
 SCHEDULE_COSINE: Schedule.ValueType  # 3
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
+class _OutputShape:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutputShapeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputShape.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTPUT_SHAPE_UNSPECIFIED: _OutputShape.ValueType  # 0
+    OUTPUT_SHAPE_CHAT: _OutputShape.ValueType  # 1
+    """{"messages"}"""
+    OUTPUT_SHAPE_COMPLETION: _OutputShape.ValueType  # 2
+    """{"prompt", "completion"}"""
+
+class OutputShape(_OutputShape, metaclass=_OutputShapeEnumTypeWrapper):
+    """The shape of the new dataset's lines."""
+
+OUTPUT_SHAPE_UNSPECIFIED: OutputShape.ValueType  # 0
+OUTPUT_SHAPE_CHAT: OutputShape.ValueType  # 1
+"""{"messages"}"""
+OUTPUT_SHAPE_COMPLETION: OutputShape.ValueType  # 2
+"""{"prompt", "completion"}"""
+Global___OutputShape: _TypeAlias = OutputShape  # noqa: Y015
+
+class _AnswerFault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerFault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_FAULT_UNSPECIFIED: _AnswerFault.ValueType  # 0
+    ANSWER_FAULT_PROMPT_EMPTY: _AnswerFault.ValueType  # 1
+    ANSWER_FAULT_PROMPT_TOO_LONG: _AnswerFault.ValueType  # 2
+    """for the context"""
+    ANSWER_FAULT_NOT_FINITE: _AnswerFault.ValueType  # 3
+    """the model's output is no number"""
+    ANSWER_FAULT_EMPTY: _AnswerFault.ValueType  # 4
+    """nothing but white space"""
+    ANSWER_FAULT_LOOP: _AnswerFault.ValueType  # 5
+    """the model repeated itself, and was stopped"""
+    ANSWER_FAULT_CUT: _AnswerFault.ValueType  # 6
+    """at max_tokens, or where the context ends"""
+    ANSWER_FAULT_NOT_JSON: _AnswerFault.ValueType  # 7
+    """of a job with a JSON schema: ended by a stop string, say"""
+    ANSWER_FAULT_REPEATED: _AnswerFault.ValueType  # 8
+    """the same prompt with the same answer was there before"""
+
+class AnswerFault(_AnswerFault, metaclass=_AnswerFaultEnumTypeWrapper):
+    """What is wrong with an answer, or why there is none. Of several, the first in this order."""
+
+ANSWER_FAULT_UNSPECIFIED: AnswerFault.ValueType  # 0
+ANSWER_FAULT_PROMPT_EMPTY: AnswerFault.ValueType  # 1
+ANSWER_FAULT_PROMPT_TOO_LONG: AnswerFault.ValueType  # 2
+"""for the context"""
+ANSWER_FAULT_NOT_FINITE: AnswerFault.ValueType  # 3
+"""the model's output is no number"""
+ANSWER_FAULT_EMPTY: AnswerFault.ValueType  # 4
+"""nothing but white space"""
+ANSWER_FAULT_LOOP: AnswerFault.ValueType  # 5
+"""the model repeated itself, and was stopped"""
+ANSWER_FAULT_CUT: AnswerFault.ValueType  # 6
+"""at max_tokens, or where the context ends"""
+ANSWER_FAULT_NOT_JSON: AnswerFault.ValueType  # 7
+"""of a job with a JSON schema: ended by a stop string, say"""
+ANSWER_FAULT_REPEATED: AnswerFault.ValueType  # 8
+"""the same prompt with the same answer was there before"""
+Global___AnswerFault: _TypeAlias = AnswerFault  # noqa: Y015
+
 @_typing.final
 class JobSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
     LEASE_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For people; need not be unique."""
@@ -122,18 +190,21 @@ class JobSpec(_message.Message):
     """
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
+    @_builtins.property
+    def generate(self) -> Global___GenerateSpec: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         train: Global___TrainSpec | None = ...,
+        generate: Global___GenerateSpec | None = ...,
         lease_s: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "train", b"train", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_s", b"lease_s", "name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "lease_s", b"lease_s", "name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["train"]  # noqa: Y015
+    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["train", "generate"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_work) -> _WhichOneofReturnType_work | None: ...
 
@@ -340,6 +411,139 @@ class LoraSpec(_message.Message):
 Global___LoraSpec: _TypeAlias = LoraSpec  # noqa: Y015
 
 @_typing.final
+class GenerateSpec(_message.Message):
+    """Batch generation: a model's answers to the lines of a dataset, as a new dataset. As in a recipe every
+    field is set by the controller. What is written for a line follows from this spec and the line
+    alone: neither the order of the lines nor how often the job was interrupted changes a byte.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    DATASET_NAME_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_PROMPT_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    GBNF_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    base_digest: _builtins.str
+    adapter_digest: _builtins.str
+    """Empty: the base model alone. It must have been trained on the base, or on another file of the
+    same original weights.
+    """
+    dataset_digest: _builtins.str
+    """JSONL of which each line is a conversation, {"messages"}, or an object of texts, whose keys are
+    the fields that templates may name.
+    """
+    dataset_name: _builtins.str
+    """What messages call the dataset. Does not change the result."""
+    prompt: _builtins.str
+    """Text that is continued as it is."""
+    output: Global___OutputShape.ValueType
+    output_prompt: _builtins.str
+    """Template of what stands in the new dataset in place of what the model was asked: the student
+    need not see the teacher's instructions. Empty: what the model was asked.
+    """
+    answers: _builtins.int
+    """To each prompt; each has a seed of its own."""
+    max_tokens: _builtins.int
+    gbnf: _builtins.str
+    json_schema: _builtins.str
+    context_length: _builtins.int
+    """A prompt that does not fit is counted and left out."""
+    threads: _builtins.int
+    """Threads of the worker. 0: as many as the agent serves with."""
+    @_builtins.property
+    def chat(self) -> _inference_pb2.Chat:
+        """Messages for the base's chat template: a system message at most first, then user and
+        assistant in turns, the user's last.
+        """
+
+    @_builtins.property
+    def conversation(self) -> Global___Conversation:
+        """The line is the conversation, up to its last answer."""
+
+    @_builtins.property
+    def sampling(self) -> _inference_pb2.Sampling:
+        """The seed is the job's; a line's and an answer's own ones are derived from it."""
+
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def drop(self) -> _containers.RepeatedScalarFieldContainer[Global___AnswerFault.ValueType]:
+        """Answers with one of these faults are left out; without an answer there is nothing to keep, so
+        EMPTY, NOT_FINITE, PROMPT_TOO_LONG and PROMPT_EMPTY are left out always, and not named here.
+        """
+
+    def __init__(
+        self,
+        *,
+        base_digest: _builtins.str = ...,
+        adapter_digest: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
+        dataset_name: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        chat: _inference_pb2.Chat | None = ...,
+        conversation: Global___Conversation | None = ...,
+        output: Global___OutputShape.ValueType = ...,
+        output_prompt: _builtins.str = ...,
+        answers: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        sampling: _inference_pb2.Sampling | None = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+        gbnf: _builtins.str = ...,
+        json_schema: _builtins.str = ...,
+        context_length: _builtins.int = ...,
+        drop: _abc.Iterable[Global___AnswerFault.ValueType] | None = ...,
+        threads: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "conversation", b"conversation", "gbnf", b"gbnf", "grammar", b"grammar", "json_schema", b"json_schema", "prompt", b"prompt", "sampling", b"sampling", "template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "answers", b"answers", "base_digest", b"base_digest", "chat", b"chat", "context_length", b"context_length", "conversation", b"conversation", "dataset_digest", b"dataset_digest", "dataset_name", b"dataset_name", "drop", b"drop", "gbnf", b"gbnf", "grammar", b"grammar", "json_schema", b"json_schema", "max_tokens", b"max_tokens", "output", b"output", "output_prompt", b"output_prompt", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "template", b"template", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_grammar: _TypeAlias = _typing.Literal["gbnf", "json_schema"]  # noqa: Y015
+    _WhichOneofArgType_grammar: _TypeAlias = _typing.Literal["grammar", b"grammar"]  # noqa: Y015
+    _WhichOneofReturnType_template: _TypeAlias = _typing.Literal["prompt", "chat", "conversation"]  # noqa: Y015
+    _WhichOneofArgType_template: _TypeAlias = _typing.Literal["template", b"template"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_grammar) -> _WhichOneofReturnType_grammar | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_template) -> _WhichOneofReturnType_template | None: ...
+
+Global___GenerateSpec: _TypeAlias = GenerateSpec  # noqa: Y015
+
+@_typing.final
+class Conversation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    system: _builtins.str
+    """In front of conversations that do not begin with a system message of their own. Empty: none."""
+    def __init__(
+        self,
+        *,
+        system: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -356,6 +560,7 @@ class Job(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
+    GENERATING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
     spec_digest: _builtins.str
@@ -382,6 +587,10 @@ class Job(_message.Message):
     def rehearsal(self) -> Global___Rehearsal:
         """What its own first steps have shown: it is rehearsed once, before its long run."""
 
+    @_builtins.property
+    def generating(self) -> Global___GenerateProgress:
+        """Of a job that generates, as `progress` of one that trains."""
+
     def __init__(
         self,
         *,
@@ -398,10 +607,11 @@ class Job(_message.Message):
         result: Global___JobResult | None = ...,
         message: _builtins.str = ...,
         rehearsal: Global___Rehearsal | None = ...,
+        generating: Global___GenerateProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "generating", b"generating", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generating", b"generating", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,6 +878,7 @@ class JobResult(_message.Message):
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     PEAK_GPU_BYTES_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     adapter_size_bytes: _builtins.int
     first_loss: _builtins.float
@@ -691,6 +902,10 @@ class JobResult(_message.Message):
     def circumstances(self) -> Global___Circumstances:
         """Of the attempt that finished."""
 
+    @_builtins.property
+    def generated(self) -> Global___GenerateResult:
+        """Of a job that generates. Of the fields above it has duration, speed, energy and peaks."""
+
     def __init__(
         self,
         *,
@@ -709,10 +924,11 @@ class JobResult(_message.Message):
         stopped_early: _builtins.bool = ...,
         circumstances: Global___Circumstances | None = ...,
         peak_gpu_bytes: _builtins.int = ...,
+        generated: Global___GenerateResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "circumstances", b"circumstances", "energy_j", b"energy_j"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "best", b"best", "circumstances", b"circumstances", "energy_j", b"energy_j", "generated", b"generated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "circumstances", b"circumstances", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "_energy_j", b"_energy_j", "adapter_digest", b"adapter_digest", "adapter_size_bytes", b"adapter_size_bytes", "best", b"best", "circumstances", b"circumstances", "duration_s", b"duration_s", "energy_j", b"energy_j", "final_loss", b"final_loss", "first_loss", b"first_loss", "generated", b"generated", "peak_anonymous_bytes", b"peak_anonymous_bytes", "peak_gpu_bytes", b"peak_gpu_bytes", "peak_rss_bytes", b"peak_rss_bytes", "steps", b"steps", "stopped_early", b"stopped_early", "tokens_per_s", b"tokens_per_s", "trained_tokens", b"trained_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
@@ -724,6 +940,128 @@ class JobResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_j) -> _WhichOneofReturnType__energy_j | None: ...
 
 Global___JobResult: _TypeAlias = JobResult  # noqa: Y015
+
+@_typing.final
+class GenerateResult(_message.Message):
+    """The new dataset, and what was counted on the way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    DATASET_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    dataset_digest: _builtins.str
+    dataset_size_bytes: _builtins.int
+    prompts: _builtins.int
+    kept: _builtins.int
+    """Answers that are in the dataset."""
+    tokens: _builtins.int
+    """Generated, those of answers that were left out among them."""
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultCount]: ...
+    def __init__(
+        self,
+        *,
+        dataset_digest: _builtins.str = ...,
+        dataset_size_bytes: _builtins.int = ...,
+        prompts: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        faults: _abc.Iterable[Global___FaultCount] | None = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_digest", b"dataset_digest", "dataset_size_bytes", b"dataset_size_bytes", "faults", b"faults", "kept", b"kept", "prompts", b"prompts", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateResult: _TypeAlias = GenerateResult  # noqa: Y015
+
+@_typing.final
+class FaultCount(_message.Message):
+    """How many answers have a fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
+    fault: Global___AnswerFault.ValueType
+    answers: _builtins.int
+    dropped: _builtins.bool
+    """Whether they are left out of the dataset."""
+    first_line: _builtins.int
+    """Of the dataset, the first with the fault."""
+    def __init__(
+        self,
+        *,
+        fault: Global___AnswerFault.ValueType = ...,
+        answers: _builtins.int = ...,
+        dropped: _builtins.bool = ...,
+        first_line: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "dropped", b"dropped", "fault", b"fault", "first_line", b"first_line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaultCount: _TypeAlias = FaultCount  # noqa: Y015
+
+@_typing.final
+class GenerateProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    TOTAL_PROMPTS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    TIME_TO_GO_S_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
+    PEAK_RSS_BYTES_FIELD_NUMBER: _builtins.int
+    prompts: _builtins.int
+    """done, kept or not"""
+    total_prompts: _builtins.int
+    kept: _builtins.int
+    """answers"""
+    tokens: _builtins.int
+    """generated"""
+    tokens_per_s: _builtins.float
+    """generated ones, over the time that they and their prompts took"""
+    time_to_go_s: _builtins.float
+    anonymous_bytes: _builtins.int
+    file_bytes: _builtins.int
+    peak_rss_bytes: _builtins.int
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultCount]: ...
+    def __init__(
+        self,
+        *,
+        prompts: _builtins.int = ...,
+        total_prompts: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        faults: _abc.Iterable[Global___FaultCount] | None = ...,
+        tokens: _builtins.int = ...,
+        tokens_per_s: _builtins.float = ...,
+        time_to_go_s: _builtins.float = ...,
+        anonymous_bytes: _builtins.int = ...,
+        file_bytes: _builtins.int = ...,
+        peak_rss_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_bytes", b"anonymous_bytes", "faults", b"faults", "file_bytes", b"file_bytes", "kept", b"kept", "peak_rss_bytes", b"peak_rss_bytes", "prompts", b"prompts", "time_to_go_s", b"time_to_go_s", "tokens", b"tokens", "tokens_per_s", b"tokens_per_s", "total_prompts", b"total_prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateProgress: _TypeAlias = GenerateProgress  # noqa: Y015
 
 @_typing.final
 class TrainProgress(_message.Message):
@@ -857,6 +1195,7 @@ class JobEvent(_message.Message):
     CHECK_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     DECIDED_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each event of the journal. After a power cut it skips ahead once, because the
     last progress may be lost and its numbers may have been seen.
@@ -886,6 +1225,8 @@ class JobEvent(_message.Message):
 
     @_builtins.property
     def decided(self) -> Global___Decided: ...
+    @_builtins.property
+    def generated(self) -> Global___GenerateProgress: ...
     def __init__(
         self,
         *,
@@ -902,12 +1243,13 @@ class JobEvent(_message.Message):
         check: Global___PlanCheck | None = ...,
         plan: Global___JobPlan | None = ...,
         decided: Global___Decided | None = ...,
+        generated: Global___GenerateProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generated", b"generated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generated", b"generated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan", "decided"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan", "decided", "generated"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -997,6 +1339,7 @@ class CheckpointSaved(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
+    """Of a job that generates: prompts done."""
     size_bytes: _builtins.int
     def __init__(
         self,
@@ -1544,6 +1887,7 @@ class JobPlan(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     CALIBRATED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
     peak_bytes: _builtins.int
     usable_bytes: _builtins.int
     measured_peak_bytes: _builtins.int
@@ -1567,6 +1911,10 @@ class JobPlan(_message.Message):
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StagePlan]: ...
+    @_builtins.property
+    def prompts(self) -> Global___PromptPlan:
+        """Of a job that generates, instead of settings and stages."""
+
     def __init__(
         self,
         *,
@@ -1584,16 +1932,56 @@ class JobPlan(_message.Message):
         threads: _builtins.int = ...,
         data_type: _builtins.str = ...,
         calibrated_peak_bytes: _builtins.int = ...,
+        prompts: Global___PromptPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j", "prompts", b"prompts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "prompts", b"prompts", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_j) -> _WhichOneofReturnType__energy_j | None: ...
 
 Global___JobPlan: _TypeAlias = JobPlan  # noqa: Y015
+
+@_typing.final
+class PromptPlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_NAME_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    LONGEST_TOKENS_FIELD_NUMBER: _builtins.int
+    TOO_LONG_FIELD_NUMBER: _builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    dataset_name: _builtins.str
+    prompts: _builtins.int
+    answers: _builtins.int
+    """of all prompts"""
+    prompt_tokens: _builtins.int
+    longest_tokens: _builtins.int
+    too_long: _builtins.int
+    """prompts that will be left out"""
+    context_length: _builtins.int
+    def __init__(
+        self,
+        *,
+        dataset_name: _builtins.str = ...,
+        prompts: _builtins.int = ...,
+        answers: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        longest_tokens: _builtins.int = ...,
+        too_long: _builtins.int = ...,
+        context_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "context_length", b"context_length", "dataset_name", b"dataset_name", "longest_tokens", b"longest_tokens", "prompt_tokens", b"prompt_tokens", "prompts", b"prompts", "too_long", b"too_long"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptPlan: _TypeAlias = PromptPlan  # noqa: Y015
 
 @_typing.final
 class MemoryPart(_message.Message):

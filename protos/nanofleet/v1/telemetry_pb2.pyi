@@ -494,7 +494,7 @@ Global___NetworkSample: _TypeAlias = NetworkSample  # noqa: Y015
 
 @_typing.final
 class WorkerSample(_message.Message):
-    """One worker process: the trainer or the server."""
+    """One worker process: a job's, which trains or generates, or the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -507,11 +507,13 @@ class WorkerSample(_message.Message):
         KIND_UNSPECIFIED: WorkerSample._Kind.ValueType  # 0
         KIND_TRAINING: WorkerSample._Kind.ValueType  # 1
         KIND_INFERENCE: WorkerSample._Kind.ValueType  # 2
+        KIND_GENERATING: WorkerSample._Kind.ValueType  # 3
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: WorkerSample.Kind.ValueType  # 0
     KIND_TRAINING: WorkerSample.Kind.ValueType  # 1
     KIND_INFERENCE: WorkerSample.Kind.ValueType  # 2
+    KIND_GENERATING: WorkerSample.Kind.ValueType  # 3
 
     KIND_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
@@ -536,7 +538,7 @@ class WorkerSample(_message.Message):
     """Peak of rss_bytes since the worker's start."""
     tokens_per_s: _builtins.float
     job_id: _builtins.str
-    """Of the training worker."""
+    """Of a job's worker; steps are prompts where it generates."""
     step: _builtins.int
     total_steps: _builtins.int
     loss: _builtins.float

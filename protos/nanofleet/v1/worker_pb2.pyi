@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TrainingCommand(_message.Message):
-    """Agent to training worker."""
+    """Agent to a job's worker, which trains or generates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,6 +34,7 @@ class TrainingCommand(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     REHEARSE_FIELD_NUMBER: _builtins.int
     EXTEND_LEASE_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___StartTraining: ...
     @_builtins.property
@@ -52,6 +53,10 @@ class TrainingCommand(_message.Message):
     def extend_lease(self) -> Global___ExtendLease:
         """Of a job with a lease, whenever a controller has granted it again."""
 
+    @_builtins.property
+    def generate(self) -> Global___StartGenerating:
+        """Instead of start, to the worker that generates."""
+
     def __init__(
         self,
         *,
@@ -61,12 +66,13 @@ class TrainingCommand(_message.Message):
         stop: Global___StopTraining | None = ...,
         rehearse: Global___RehearseTraining | None = ...,
         extend_lease: Global___ExtendLease | None = ...,
+        generate: Global___StartGenerating | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extend_lease", b"extend_lease", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extend_lease", b"extend_lease", "generate", b"generate", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extend_lease", b"extend_lease", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "extend_lease", b"extend_lease", "generate", b"generate", "pause", b"pause", "rehearse", b"rehearse", "resume", b"resume", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse", "extend_lease"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "pause", "resume", "stop", "rehearse", "extend_lease", "generate"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -91,6 +97,61 @@ class ExtendLease(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExtendLease: _TypeAlias = ExtendLease  # noqa: Y015
+
+@_typing.final
+class StartGenerating(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    BASE_PATH_FIELD_NUMBER: _builtins.int
+    DATASET_PATH_FIELD_NUMBER: _builtins.int
+    ADAPTER_PATH_FIELD_NUMBER: _builtins.int
+    JOB_FOLDER_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    CACHE_FOLDER_FIELD_NUMBER: _builtins.int
+    REHEARSE_FIELD_NUMBER: _builtins.int
+    LEASE_UNTIL_BOOTTIME_NS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    base_path: _builtins.str
+    dataset_path: _builtins.str
+    adapter_path: _builtins.str
+    """The adapter artifact; empty without one."""
+    job_folder: _builtins.str
+    """The job's own folder: the answers so far and the result are in it."""
+    threads: _builtins.int
+    engine: _builtins.str
+    """As in OpenModel."""
+    cache_folder: _builtins.str
+    rehearse: _builtins.bool
+    """Counts the prompts and answers the first few, in a scratch folder, then ends."""
+    lease_until_boottime_ns: _builtins.int
+    """As in StartTraining."""
+    @_builtins.property
+    def spec(self) -> _job_pb2.GenerateSpec: ...
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        spec: _job_pb2.GenerateSpec | None = ...,
+        base_path: _builtins.str = ...,
+        dataset_path: _builtins.str = ...,
+        adapter_path: _builtins.str = ...,
+        job_folder: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        engine: _builtins.str = ...,
+        cache_folder: _builtins.str = ...,
+        rehearse: _builtins.bool = ...,
+        lease_until_boottime_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "base_path", b"base_path", "cache_folder", b"cache_folder", "dataset_path", b"dataset_path", "engine", b"engine", "job_folder", b"job_folder", "job_id", b"job_id", "lease_until_boottime_ns", b"lease_until_boottime_ns", "rehearse", b"rehearse", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartGenerating: _TypeAlias = StartGenerating  # noqa: Y015
 
 @_typing.final
 class RehearseTraining(_message.Message):
@@ -226,7 +287,7 @@ Global___StopTraining: _TypeAlias = StopTraining  # noqa: Y015
 
 @_typing.final
 class TrainingReport(_message.Message):
-    """Training worker to agent."""
+    """A job's worker to the agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -242,6 +303,8 @@ class TrainingReport(_message.Message):
     EVALUATED_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
     REHEARSED_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    GENERATING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___TrainingStarted: ...
     @_builtins.property
@@ -266,6 +329,10 @@ class TrainingReport(_message.Message):
     def check(self) -> _job_pb2.PlanCheck: ...
     @_builtins.property
     def rehearsed(self) -> Global___TrainingRehearsed: ...
+    @_builtins.property
+    def generated(self) -> _job_pb2.GenerateProgress: ...
+    @_builtins.property
+    def generating(self) -> Global___GeneratingStarted: ...
     def __init__(
         self,
         *,
@@ -281,16 +348,44 @@ class TrainingReport(_message.Message):
         evaluated: _job_pb2.Evaluated | None = ...,
         check: _job_pb2.PlanCheck | None = ...,
         rehearsed: Global___TrainingRehearsed | None = ...,
+        generated: _job_pb2.GenerateProgress | None = ...,
+        generating: Global___GeneratingStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed", "generated", "generating"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___TrainingReport: _TypeAlias = TrainingReport  # noqa: Y015
+
+@_typing.final
+class GeneratingStarted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_PROMPTS_FIELD_NUMBER: _builtins.int
+    TOTAL_PROMPTS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    done_prompts: _builtins.int
+    """by attempts before"""
+    total_prompts: _builtins.int
+    threads: _builtins.int
+    def __init__(
+        self,
+        *,
+        done_prompts: _builtins.int = ...,
+        total_prompts: _builtins.int = ...,
+        threads: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_prompts", b"done_prompts", "threads", b"threads", "total_prompts", b"total_prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GeneratingStarted: _TypeAlias = GeneratingStarted  # noqa: Y015
 
 @_typing.final
 class TrainingRehearsed(_message.Message):
@@ -432,8 +527,11 @@ class TrainingFinished(_message.Message):
 
     ADAPTER_PATH_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    DATASET_PATH_FIELD_NUMBER: _builtins.int
     adapter_path: _builtins.str
     """The adapter artifact, complete and synced, below the job's folder."""
+    dataset_path: _builtins.str
+    """Instead of the adapter: the new dataset, complete and synced, below the job's folder."""
     @_builtins.property
     def result(self) -> _job_pb2.JobResult:
         """Without energy, which the agent knows."""
@@ -443,10 +541,11 @@ class TrainingFinished(_message.Message):
         *,
         adapter_path: _builtins.str = ...,
         result: _job_pb2.JobResult | None = ...,
+        dataset_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "dataset_path", b"dataset_path", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

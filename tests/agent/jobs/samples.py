@@ -5,7 +5,16 @@ from pathlib import Path
 
 from artifacts import adapter, digest
 from artifacts.digest import Digest
-from protos.nanofleet.v1.job_pb2 import SCHEDULE_COSINE, JobSpec, LoraSpec, TrainSpec, TrainStage
+from protos.nanofleet.v1.inference_pb2 import Chat, ChatMessage, Sampling
+from protos.nanofleet.v1.job_pb2 import (
+    OUTPUT_SHAPE_CHAT,
+    SCHEDULE_COSINE,
+    GenerateSpec,
+    JobSpec,
+    LoraSpec,
+    TrainSpec,
+    TrainStage,
+)
 
 FIRST = "01JD00000000000000000000A1"
 SECOND = "01JD00000000000000000000B2"
@@ -35,6 +44,25 @@ def train_spec(**changes: object) -> TrainSpec:
     of_stage = {name: changes.pop(name) for name in [*changes] if name in STAGE_FIELDS}
     spec.stages[0].MergeFrom(TrainStage(**of_stage))  # type: ignore[arg-type]
     spec.MergeFrom(TrainSpec(**changes))  # type: ignore[arg-type]
+    return spec
+
+
+def generate_spec(**changes: object) -> GenerateSpec:
+    spec = GenerateSpec(
+        base_digest=digest.of_bytes(b"base"),
+        dataset_digest=digest.of_bytes(b"dataset"),
+        dataset_name="questions.jsonl",
+        output=OUTPUT_SHAPE_CHAT,
+        answers=1,
+        max_tokens=48,
+        sampling=Sampling(temperature=1.0, seed=7),
+        context_length=256,
+        threads=1,
+    )
+    if not {"prompt", "chat", "conversation"} & set(changes):
+        message = ChatMessage(role="user", content="Answer about the {topic}: {question}")
+        spec.chat.CopyFrom(Chat(messages=[message]))
+    spec.MergeFrom(GenerateSpec(**changes))  # type: ignore[arg-type]
     return spec
 
 

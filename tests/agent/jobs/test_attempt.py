@@ -17,6 +17,7 @@ from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import Evaluated, TrainProgress
 from protos.nanofleet.v1.worker_pb2 import (
     StartTraining,
+    TrainingCommand,
     TrainingPaused,
     TrainingReport,
     TrainingResumed,
@@ -72,7 +73,7 @@ async def test_the_silence_of_a_worker_is_told_while_there_is_one(
     monkeypatch.setattr(attempt._means.leases, "end_ns", end_ns)
     attempt._folder.mkdir(parents=True)
     attempt._means.launcher.records.mkdir()
-    await attempt._run(StartTraining())
+    await attempt._run(TrainingCommand(start=StartTraining()))
     assert told[0] is None
     assert told[1] is not None
     assert 0 <= told[1] < 60

@@ -33,7 +33,7 @@ class Device:
         for kind, content in contents.items():
             (root / "file").write_bytes(content)
             self.store.add_file(root / "file", kind)
-        pin(self.store, FIRST, train_spec())
+        pin(self.store, FIRST, job_pb2.JobSpec(train=train_spec()))
         self.journal.submit(FIRST, 1, spec_bytes(), "")
         self.journal.apply(FIRST, states.Started())
 

@@ -344,7 +344,7 @@ def test_a_plan_tells_what_the_job_then_takes(lab: Lab) -> None:
     recipe = {"steps": 40, "evaluation": {"held_out": 0.25, "every": 20}}
     before = lab.json("job", "list")["jobs"]
     plan = lab.json("job", "plan", lab.job_file("planned", **recipe))["plan"]
-    assert [check["name"] for check in plan["checks"]] == PLAN_CHECKS
+    assert [check["name"] for check in plan["checks"]] == ["files", *PLAN_CHECKS]
     assert sum(part["size_bytes"] for part in plan["memory"]) == plan["peak_bytes"]
     assert 0 < plan["measured_peak_bytes"] <= plan["peak_bytes"] <= plan["usable_bytes"]
     stage = plan["stages"][0]
@@ -381,6 +381,45 @@ def test_a_plan_finds_what_the_data_lacks(lab: Lab) -> None:
     assert "long.jsonl:1" in result.stderr
 
 
+def test_a_generation_from_its_plan_to_its_dataset(lab: Lab, tmp_path: Path) -> None:
+    generate = {
+        "base": "tiny",
+        "dataset": "persona.jsonl",
+        "template": "{prompt}",
+        "max_tokens": 8,
+        "drop": ["loop"],
+    }
+    file = lab.folder / "teach.yaml"
+    file.write_text(json.dumps({"name": "teach", "device": "kitchen", "generate": generate}))
+    planned = lab.run("job", "plan", str(file))
+    assert planned.exit_code == 0, planned.output
+    assert re.search(r"prompts +12 of \d+ tokens, the longest of \d+", planned.stdout)
+    followed = lab.run("job", "submit", str(file), "--follow")
+    assert followed.exit_code == 0, followed.output
+    assert "Generating, new: 12 prompts" in followed.stdout
+    assert "`dataset: job/teach`" in followed.stderr
+    shown = lab.json("job", "show", "teach")["job"]
+    made = shown["job"]["result"]["generated"]
+    assert made["prompts"] == 12
+    assert shown["job"]["generating"]["kept"] == made["kept"] > 0
+    target = tmp_path / "made.jsonl"
+    fetched = lab.run("job", "result", "teach", "--to", str(target))
+    assert fetched.exit_code == 0, fetched.output
+    lines = target.read_text().splitlines()
+    assert len(lines) == made["kept"]
+    assert [turn["role"] for turn in json.loads(lines[0])["messages"]] == ["user", "assistant"]
+    assert lab.run("job", "result", "teach", "--to", str(target)).exit_code != 0
+
+
+def test_a_template_that_names_no_field_is_refused(lab: Lab) -> None:
+    generate = {"base": "tiny", "dataset": "persona.jsonl", "template": "{promt}"}
+    file = lab.folder / "typo.yaml"
+    file.write_text(json.dumps({"name": "typo", "device": "kitchen", "generate": generate}))
+    refused = lab.run("job", "submit", str(file))
+    assert refused.exit_code == 2
+    assert "Did you mean {prompt}?" in " ".join(refused.stderr.split())
+
+
 def test_a_plan_waits_for_no_job_and_disturbs_none(lab: Lab) -> None:
     job_id = lab.run("job", "submit", lab.job_file("running", steps=100_000)).stdout.strip()
     with lab.start("job", "watch", job_id, "-o", "jsonl") as watching:
@@ -388,7 +427,7 @@ def test_a_plan_waits_for_no_job_and_disturbs_none(lab: Lab) -> None:
         next(line for line in watching.stdout if '"progress"' in line)
         result = lab.run("job", "plan", lab.job_file("planned"))
         assert result.exit_code == 5, result.output
-        assert "A job trains on this device" in " ".join(result.stderr.split())
+        assert "A job runs on this device" in " ".join(result.stderr.split())
         assert lab.run("job", "cancel", job_id).exit_code == 0
         watching.wait(60)
 
