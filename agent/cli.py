@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return _installed(run, arguments)
+        code = _installed(run, arguments)
+        sys.stdout.flush()
+        return code
     except errors.NanofleetError as error:
         is_json = getattr(arguments, "output", "text") == "json"
         shown = document({"error": document_of(error)}) if is_json else _error_text(error)
@@ -42,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code_of(error)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # `nanofleet-agent … | head`: no error, and Python must not try to flush at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
 
 
 def _installed(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:

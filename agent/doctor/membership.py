@@ -55,6 +55,8 @@ def certificate(site: Site) -> Found:
 
 def ownership(site: Site) -> Found:
     """Who joins as root leaves a key that the service's user cannot read."""
+    if not site.state.is_dir():
+        return ok("there are no files yet")
     owner = site.state.stat().st_uid
     strange = sorted(
         str(path.relative_to(site.state))

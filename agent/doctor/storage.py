@@ -38,6 +38,8 @@ def disk(site: Site) -> Found:
 
 def storage(site: Site) -> Found:
     """What the state folder lies on, how healthy and how fast it is."""
+    if not site.state.is_dir():
+        return ok("not measured: there is no state folder")
     device = _device(site)
     medium = _medium(site.root, device)
     for level, trouble in _troubles(site.root, device):

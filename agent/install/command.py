@@ -23,6 +23,13 @@ Installed. What is left to do:
 def install(root: Path, module: str, given: Path | None, *, dry_run: bool, tell: Tell) -> None:
     """``module``: the part number of the board that an image is for; empty: look."""
     place = Place(root.absolute())
+    if not place.at(Path("/etc/passwd")).is_file():
+        raise InvalidRequest(
+            f"{root} is not the root folder of a system.",
+            why="It has no /etc/passwd, and so no place for the service's user.",
+            fix="Give the folder in which the image's etc, usr and var lie.",
+            field="root",
+        )
     chosen, profile = program(given), _profile(place, module)
     tell(f"board: {profile.name if profile else 'no Jetson that is known; its defaults'}")
     _carry_out(installation(place, chosen, profile), dry_run=dry_run, tell=tell)

@@ -1,6 +1,7 @@
 """nanofleet-agent as a person meets it: its text and its exit codes, also when things are wrong."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -133,6 +134,21 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
         cli.main([command, "--help"])
     assert ended.value.code == 0
     assert f"example:\n  nanofleet-agent {command}" in capsys.readouterr().out
+
+
+def test_a_reader_that_went_away() -> None:
+    """`nanofleet-agent … | head` is no error."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli", "version", "-o", "json"],
+            cwd=ROOT,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

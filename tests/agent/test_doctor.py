@@ -73,6 +73,10 @@ def site(tmp_path: Path) -> Site:
     )
 
 
+def without_state(site: Site) -> Site:
+    return replace(site, state=site.state / "none")
+
+
 def finding(site: Site, name: str) -> Finding:
     (found,) = examine(site, [check for check in CHECKS if check.name == name])
     return found
@@ -94,10 +98,6 @@ def test_device_that_is_well(site: Site) -> None:
     assert by_name["processor"] == "int8 dot products, half precision"
     assert by_name["container"] == "on the host"
     assert by_name["power sensor"].startswith("3.0 W from VDD_IN")
-
-
-def without_state(site: Site) -> Site:
-    return replace(site, state=site.state / "none")
 
 
 def state_is_a_file(site: Site) -> Site:
@@ -348,6 +348,8 @@ MODES = "etc/nvpmodel.conf"
         ("swap", tree({}, trees.NANO), Level.WARN, "of zram"),
         ("swap", tree({}, trees.AGX_ORIN), Level.OK, "none"),
         ("swap", tree({}, trees.WORKSTATION), Level.OK, "none of it in memory"),
+        ("storage", without_state, Level.OK, "there is no state folder"),
+        ("permissions", without_state, Level.OK, "there are no files yet"),
         ("power sensor", tree({}, trees.CONTAINER), Level.WARN, "none can be read"),
         ("power sensor", tree({}, trees.WORKSTATION), Level.OK, "RAPL"),
         ("power sensor", tree({}, trees.AGX_ORIN), Level.OK, "sum of rails (lower bound)"),

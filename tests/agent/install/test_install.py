@@ -90,6 +90,12 @@ def test_a_module_without_a_profile(image: Path) -> None:
         install(image, "p0000-0000")
 
 
+def test_a_folder_that_is_no_system(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="not the root folder of a system"):
+        install(tmp_path, dry_run=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_twice_is_once(image: Path) -> None:
     install(image)
     before = list(everything(image))
