@@ -127,6 +127,14 @@ def read(path: Path) -> BaseModel:
         raise _unusable(path, "Its header does not name an architecture.")
     if header.metadata.get("general.type", "model") != "model":
         raise _unusable(path, f"Its header says that it is: {header.metadata['general.type']}.")
+    parts = header.metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise InvalidRequest(
+            f"{path} is not a whole base model.",
+            why=f"It is one of the {parts} files of a split model.",
+            fix="Join them: llama-gguf-split --merge FIRST_FILE WHOLE_FILE.",
+            reason="SPLIT_GGUF",
+        )
     if not header.tensors:
         raise _unusable(path, "It has no tensors: it holds a vocabulary only.")
     name = header.metadata.get("general.name")

@@ -37,12 +37,12 @@ def make_folder(folder: Path, mode: int = 0o700) -> Path:
 def replacing(path: Path, point: Point, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file to write, which takes the name ``path`` durably when the block ends well.
 
-    When the block raises, ``path`` is as it was and the temporary file is gone.
+    When the block raises, ``path`` is as it was and the temporary file is gone. ``name`` of the
+    file is the temporary one.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             with point:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from artifacts import dataset
 from artifacts.digest import Digest
@@ -27,6 +28,7 @@ BASE_MODEL = artifact_pb2.ARTIFACT_KIND_BASE_MODEL
 ADAPTER = artifact_pb2.ARTIFACT_KIND_ADAPTER
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Catalogue:
@@ -57,23 +59,30 @@ class Catalogue:
             return await self.add(source, BASE_MODEL, chosen)
         with scratch.folder(self._scratch) as folder:
             target = folder / "model.gguf"
-            await importing.convert(source, target, file_type, on_progress)
-            return await self.add(target, BASE_MODEL, chosen)
+            told = await importing.convert(source, target, file_type, on_progress)
+            return await self.add(target, BASE_MODEL, chosen, told)
 
     async def add(
-        self, source: Path, kind: Kind, name: str, *, as_prompts: bool = False
+        self,
+        source: Path,
+        kind: Kind,
+        name: str,
+        told: Mapping[str, object] = _NOTHING,
+        *,
+        as_prompts: bool = False,
     ) -> CatalogueEntry:
-        """A file; what is wrong with it raises what its format's reader says of it.
+        """A file; what is wrong with it raises what its format's reader says of it. ``told`` is
+        what its maker says of it, for the details.
 
         A dataset is checked line by line and stored as zstd; the lines of one that is read
-        ``as_prompts`` need no answers. While another process adds the same
-        bytes, its end is waited for.
+        ``as_prompts`` need no answers. While another process adds the same bytes, its end is
+        waited for.
         """
         chosen = _name(name, source)
 
         async def once() -> CatalogueEntry:
             try:
-                return await asyncio.to_thread(self._add, source, kind, chosen, as_prompts)
+                return await asyncio.to_thread(self._add, source, kind, chosen, told, as_prompts)
             except OffsetMismatch as error:
                 raise Busy(error.what, why="Another process adds the same bytes.") from error
 
@@ -105,10 +114,13 @@ class Catalogue:
         with self._store.write(Point.FLEET_FORGOTTEN) as transaction:
             names.forget(transaction, entry.digest)
 
-    def _add(self, source: Path, kind: Kind, name: str, as_prompts: bool) -> CatalogueEntry:
+    def _add(
+        self, source: Path, kind: Kind, name: str, told: Mapping[str, object], as_prompts: bool
+    ) -> CatalogueEntry:
         if not source.is_file():
             raise NotFound(f"There is no file {source}.", fix="Check the path.", field="source")
-        known = details.read_prompts(source) if as_prompts else details.read(source, kind)
+        read = details.read_prompts(source) if as_prompts else details.read(source, kind)
+        known = {**read, **told}
         if kind != DATASET or _is_zstd(source):
             return self._record(self.artifacts.add_file(source, kind), known, name)
         with scratch.folder(self._scratch) as folder:

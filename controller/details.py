@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from artifacts import adapter, base_model, dataset, prompts
+from artifacts import adapter, base_model, dataset, fitness, prompts
 from artifacts.record import Kind
 from protos.errors import InvalidDataset
 from protos.nanofleet.v1 import artifact_pb2
@@ -19,6 +19,7 @@ def read(path: Path, kind: Kind) -> dict[str, object]:
             "parameters": model.parameter_count,
             "instruct": model.chat_template is not None,
             "source_digest": model.source_digest,
+            "warnings": fitness.warnings(model),
         }
     if kind == artifact_pb2.ARTIFACT_KIND_DATASET:
         report = dataset.check(path)

@@ -17,8 +17,6 @@ from controller.records import ImportProgress
 from protos import errors
 from protos.errors import InternalError, InvalidRequest, NanofleetError
 
-STAGE = "convert"
-
 # A line holds numbers, or an error whose text names a few files.
 _LINE_BYTES = 1 << 20
 _TAIL_BYTES = 2000
@@ -30,20 +28,22 @@ async def convert(
     target: Path,
     file_type: str,
     on_progress: Callable[[ImportProgress], None] | None,
-) -> None:
-    """Raises what the conversion raised. Cancelling this ends the process."""
+) -> Mapping[str, object]:
+    """What the result line says of the file, for the catalogue: ``warnings``, and the figures of
+    its ``proof``. Raises what the conversion raised. Cancelling this ends the process."""
     if file_type not in _FILE_TYPES:
         raise InvalidRequest(
             f"{file_type!r} is no type of a model file.",
             fix=f"Choose one of {', '.join(_FILE_TYPES)}.",
             field="file_type",
         )
-    await in_child(("model", str(folder), str(target), "--type", file_type), STAGE, on_progress)
+    arguments = ("model", str(folder), str(target), "--type", file_type)
+    done = await in_child(arguments, on_progress)
+    return {"warnings": done["warnings"], "proof": done["proof"]}
 
 
 async def in_child(
     arguments: Sequence[str],
-    stage: str,
     on_progress: Callable[[ImportProgress], None] | None,
 ) -> Mapping[str, object]:
     """The result line of ``python -m artifacts.convert``; raises what it raised."""
@@ -59,7 +59,7 @@ async def in_child(
     assert child.stderr is not None
     noise = asyncio.ensure_future(child.stderr.read())
     try:
-        verdict = await _verdict(child.stdout, stage, on_progress)
+        verdict = await _verdict(child.stdout, on_progress)
         await child.wait()
         said = await noise
     finally:
@@ -76,7 +76,6 @@ async def in_child(
 
 async def _verdict(
     lines: asyncio.StreamReader,
-    stage: str,
     on_progress: Callable[[ImportProgress], None] | None,
 ) -> Mapping[str, object] | None:
     """The result or error line; None when the process ends without one."""
@@ -86,7 +85,7 @@ async def _verdict(
         if said["event"] != "progress":
             verdict = said
         elif on_progress is not None:
-            on_progress(ImportProgress(stage, said["written_bytes"], said["total_bytes"]))
+            on_progress(ImportProgress(said["stage"], said["done_bytes"], said["total_bytes"]))
     return verdict
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from controller import importing
 from controller.records import ImportProgress
 
-STAGE = "merge"
-
 
 async def merge_adapter(
     adapter: Path,
@@ -29,7 +27,7 @@ async def merge_adapter(
     arguments = ["merge", str(adapter), str(base), str(target)]
     if replace:
         arguments.append("--replace")
-    done = await importing.in_child(arguments, STAGE, on_progress)
+    done = await importing.in_child(arguments, on_progress)
     size = done["size_bytes"]
     assert isinstance(size, int)
     return size

@@ -59,7 +59,8 @@ class CatalogueEntry:
     """An artifact of the fleet's own store. ``name`` is empty when only its digest names it.
 
     ``details`` by kind: base model ``architecture``, ``file_type``, ``context_length``,
-    ``parameters``, ``instruct``, ``source_digest``; dataset ``shape``, ``samples``, ``characters``,
+    ``parameters``, ``instruct``, ``source_digest``, ``warnings`` and, of a converted folder,
+    ``proof`` (artifacts/convert/model.py); dataset ``shape``, ``samples``, ``characters``,
     ``warnings``; adapter the fields of its manifest.
     """
 

@@ -37,9 +37,10 @@ PROCESSES = {
     "train-cuda": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
     "qint8": ("artifacts.convert.qint8",),
+    "proof": ("artifacts.convert.proof",),
 }
-# Of an extra of its own; who imports it refuses with what to install.
-APART = {"artifacts.convert.qint8"}
+# Of an extra of its own; who imports it says what to install.
+APART = {"artifacts.convert.qint8", "artifacts.convert.proof"}
 # Imported by name only, where Python is too old for its own.
 BY_NAME = {"tomli"}
 # A part of a distribution that is named.

@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from artifacts.base_model import BaseModel, TensorInfo
 from artifacts.convert.families import scale_name
+from artifacts.fitness import TYPES
 from protos.errors import InvalidRequest
 
 Rows = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-
-# What nanofleet's importers write.
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "I8")
 
 
 class Tensors:

@@ -6,12 +6,13 @@ NumPy and the gguf package, and neither torch nor transformers.
 
 from artifacts.convert.adapter import convert_adapter
 from artifacts.convert.merge import merge_adapter
-from artifacts.convert.model import Conversion, FileType, Progress, convert_model
+from artifacts.convert.model import Conversion, FileType, Progress, Proof, convert_model
 
 __all__ = [
     "Conversion",
     "FileType",
     "Progress",
+    "Proof",
     "convert_adapter",
     "convert_model",
     "merge_adapter",

@@ -6,11 +6,13 @@
 
 With ``--parent PID`` before the command it ends with that process, which started it.
 
-Speaks JSON lines on stdout: any number of progress lines, then one result or one error.
+Speaks JSON lines on stdout: any number of progress lines, then one result or one error. A model is
+converted, then proved (proof.py), and has its name only after that.
 
-    {"event": "progress", "written_bytes": 8388608, "total_bytes": 1069305376}
+    {"event": "progress", "stage": "convert", "done_bytes": 8388608, "total_bytes": 1069305376}
     {"event": "result", "path": "…", "architecture": "gemma3", "parameters": 999885952,
-     "size_bytes": 1069305376, "warnings": []}
+     "size_bytes": 1069305376, "warnings": [],
+     "proof": {"logit_difference": 0.0007, "divergence_nats": 6e-05, "agreement": 1.0, "texts": 23}}
     {"event": "error", "type": "InvalidRequest", "what": "…", "why": "…", "fix": "…",
      "reason": "UNSUPPORTED_FEATURE", "field": ""}
 
@@ -18,11 +20,11 @@ The exit code is 0 after a result and 1 after an error. What libraries print goe
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +32,7 @@ from artifacts.convert import (
     Conversion,
     FileType,
     Progress,
+    Proof,
     convert_adapter,
     convert_model,
     merge_adapter,
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             _say(lines, "error", _described(InternalError(f"{type(error).__name__}: {error}")))
             raise
-        _say(lines, "result", {"path": str(arguments.out), **asdict(conversion)})
+        _say(lines, "result", {"path": str(arguments.out), **dataclasses.asdict(conversion)})
     return 0
 
 
@@ -93,21 +96,40 @@ def _run(arguments: argparse.Namespace, lines: TextIO) -> Conversion:
             arguments.folder,
             arguments.out,
             replace=arguments.replace,
-            on_progress=_progress_lines(lines),
+            on_progress=_progress_lines(lines, "merge"),
         )
-    return convert_model(
-        arguments.folder, arguments.out, FileType(arguments.type), _progress_lines(lines)
-    )
+    return _proved(arguments.folder, arguments.out, FileType(arguments.type), lines)
 
 
-def _progress_lines(lines: TextIO) -> Callable[[Progress], None]:
+def _proved(folder: Path, target: Path, file_type: FileType, lines: TextIO) -> Conversion:
+    try:
+        from artifacts.convert import proof
+    except ImportError as error:
+        done = convert_model(folder, target, file_type, _progress_lines(lines, "convert"))
+        warning = (
+            f"The file is not proved: {error}. Install what compares it with llama.cpp, and import "
+            "it again: pip install 'nanofleet[proof]'."
+        )
+        return dataclasses.replace(done, warnings=(*done.warnings, warning))
+    found: list[tuple[Proof, tuple[str, ...]]] = []
+
+    def check(complete: Path) -> None:
+        on_progress = _progress_lines(lines, "prove")
+        found.append(proof.prove(folder, complete, file_type, on_progress))
+
+    done = convert_model(folder, target, file_type, _progress_lines(lines, "convert"), check)
+    proved, warnings = found[0]
+    return dataclasses.replace(done, proof=proved, warnings=(*done.warnings, *warnings))
+
+
+def _progress_lines(lines: TextIO, stage: str) -> Callable[[Progress], None]:
     next_bytes = 0.0
 
     def on_progress(progress: Progress) -> None:
         nonlocal next_bytes
-        if progress.written_bytes >= min(next_bytes, progress.total_bytes):
-            next_bytes = progress.written_bytes + _PROGRESS_STEP * progress.total_bytes
-            _say(lines, "progress", asdict(progress))
+        if progress.done_bytes >= min(next_bytes, progress.total_bytes):
+            next_bytes = progress.done_bytes + _PROGRESS_STEP * progress.total_bytes
+            _say(lines, "progress", {"stage": stage, **dataclasses.asdict(progress)})
 
     return on_progress
 

@@ -2,7 +2,8 @@
 
 The base's own header says which family it is and which shapes its matrices have, so no Hugging
 Face configuration is needed on the device. llama.cpp adds (alpha / rank) * B A x and nothing else:
-whatever PEFT can do beyond that is refused, because it would be left out without a word.
+whatever PEFT can do beyond that is refused, because it would be left out without a word. So are
+ranks and alphas by layer, which llama.cpp has and our other engines have not.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ _BEYOND = {
     "layer_replication": "replicated layers",
     "alora_invocation_tokens": "activation by tokens",
     "arrow_config": "routing between adapters",
+    "kasa_config": "KaSA",
+    "monteclora_config": "Monte Carlo LoRA",
     "fan_in_fan_out": "transposed weights",
 }
 # Ways to start that leave the base as it is; the others (PiSSA, OLoRA, ...) train against a base
@@ -96,12 +99,12 @@ def scaled_alpha(config: JsonObject, use: str) -> float:
         raise _beyond(config, f"a {config.text('peft_type')} adapter", use)
     for key, name in _BEYOND.items():
         if config.raw(key):
-            raise _beyond(config, name, use)
+            raise _beyond(config, f"{name} (`{key}`)", use)
     if config.text("bias", "none") != "none":
-        raise _beyond(config, f"trained biases ({config.text('bias')})", use)
+        raise _beyond(config, f"trained biases (`bias`: {config.text('bias')})", use)
     start = config.raw("init_lora_weights")
     if start is not None and start not in _FAITHFUL_STARTS:
-        raise _beyond(config, f"a start that changes the base ({start})", use)
+        raise _beyond(config, f"a start that changes the base (`init_lora_weights`: {start})", use)
     rank, alpha = config.integer("r"), config.number("lora_alpha")
     if rank == 0 or alpha == 0:
         raise InvalidRequest(f"{config.where}: rank {rank} with alpha {alpha:g} changes nothing.")
@@ -168,21 +171,24 @@ def _tensor(name: str, source: StoredTensor, change: Callable[[Rows], Rows]) -> 
 
 
 def _dimensions(model: BaseModel) -> Dimensions:
-    def number(key: str) -> int:
-        value = model.metadata.get(f"{model.architecture}.{key}")
+    """Where a key is missing, as in files of other converters, llama.cpp's default holds."""
+
+    def number(key: str, default: int | None = None) -> int:
+        value = model.metadata.get(f"{model.architecture}.{key}", default)
         if not isinstance(value, int):
             raise InvalidRequest(f"{model.path}: {model.architecture}.{key} is missing.")
         return value
 
     layers, heads = number("block_count"), number("attention.head_count")
-    if layers > MAX_LAYERS:
-        raise InvalidRequest(f"{model.path}: {layers} layers are no model.")
+    hidden = number("embedding_length")
+    if layers > MAX_LAYERS or heads == 0:
+        raise InvalidRequest(f"{model.path}: {layers} layers of {heads} heads are no model.")
     return Dimensions(
         layers=layers,
-        hidden=number("embedding_length"),
+        hidden=hidden,
         feed_forward=number("feed_forward_length"),
         heads=heads,
-        kv_heads=number("attention.head_count_kv"),
-        head=number("attention.key_length"),
+        kv_heads=number("attention.head_count_kv", heads),
+        head=number("attention.key_length", hidden // heads),
         vocabulary=0,
     )

@@ -41,6 +41,10 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+
     def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start`` to ``stop`` (for a vector: elements) as float32."""
         stored = _DTYPES[self.dtype]

@@ -137,6 +137,14 @@ def _rope(config: JsonObject, family: Family) -> Rope:
         nested = nested.child("full_attention")
     scaling = nested if "rope_parameters" in config else config.child("rope_scaling")
     theta = nested.number("rope_theta", config.number("rope_theta", family.rope_theta))
+    if "rope_theta" in config and config.number("rope_theta") != theta:
+        raise InvalidRequest(
+            f"{config.where} contradicts itself: `rope_theta` is {config.number('rope_theta'):g}, "
+            f"and {theta:g} in `rope_parameters`.",
+            why="Transformers 4 reads the one, Transformers 5 the other; the model was trained "
+            "with one of them.",
+            fix="Keep the one of the model's publisher.",
+        )
     if scaling.number("partial_rotary_factor", 1.0) != 1:
         raise _unlike(config, "a partial rotation", "whole heads rotated")
     kind = scaling.text("rope_type", scaling.text("type", "default"))

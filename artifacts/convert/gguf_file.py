@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import gguf
 import numpy as np
@@ -57,37 +58,52 @@ def write(
     tensors: Sequence[OutputTensor],
     on_written: Callable[[int], None],
     late: LateDigest | None = None,
+    check: Callable[[Path], None] = lambda complete: None,
 ) -> None:
     """Writes ``target`` durably; ``on_written`` gets the size of each slice as it is written.
 
     ``late`` becomes the last key: its value ends where the keys end, and is put there at the end.
+    ``check`` gets the complete file before it takes its name, which it does not when that raises.
     """
     if late is not None:
         header.add_string(late.key, _NOT_YET)
     _check_room(target.parent, sum(tensor.size_bytes for tensor in tensors))
-    for tensor in tensors:
-        header.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), tensor.size_bytes, tensor.kind
-        )
     with (
         headroom.naming_full_disk(target.parent),
         durable.replacing(target, Point.MODEL_CONVERTED, mode=0o644) as file,
     ):
-        # The writer would open a path itself; it is given the open file in the state after that.
-        header.fout, header.state = [file], WriterState.EMPTY
-        header.write_header_to_file()
-        header.write_kv_data_to_file()
-        keys_end = file.tell()
-        header.write_ti_data_to_file()
-        header.write_padding(file, file.tell())
-        for tensor in tensors:
-            for part in tensor.slices():
-                file.write(np.ascontiguousarray(part).data)
-                on_written(part.nbytes)
-            header.write_padding(file, tensor.size_bytes)
+        keys_end = fill(file, header, tensors, on_written)
         if late is not None:
             file.seek(keys_end - len(_NOT_YET))
             file.write(late.value().encode())
+        file.flush()
+        check(Path(file.name))
+
+
+def fill(
+    file: BinaryIO,
+    header: gguf.GGUFWriter,
+    tensors: Sequence[OutputTensor],
+    on_written: Callable[[int], None],
+) -> int:
+    """Writes a whole GGUF into an empty file; returns where the header's keys end."""
+    for tensor in tensors:
+        header.add_tensor_info(
+            tensor.name, tensor.shape, np.dtype(np.float32), tensor.size_bytes, tensor.kind
+        )
+    # The writer would open a path itself; it is given the open file in the state after that.
+    header.fout, header.state = [file], WriterState.EMPTY
+    header.write_header_to_file()
+    header.write_kv_data_to_file()
+    keys_end = file.tell()
+    header.write_ti_data_to_file()
+    header.write_padding(file, file.tell())
+    for tensor in tensors:
+        for part in tensor.slices():
+            file.write(np.ascontiguousarray(part).data)
+            on_written(part.nbytes)
+        header.write_padding(file, tensor.size_bytes)
+    return keys_end
 
 
 def _check_room(folder: Path, size_bytes: int) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from gguf.quants import quantize
 
 from artifacts.base_model import SOURCE_KEY
+from artifacts.convert.ahead import ahead
 from artifacts.convert.checkpoint import StoredTensor, read_checkpoint
 from artifacts.convert.config import ModelConfig, read_config
 from artifacts.convert.families import Rows, TensorSpec
@@ -59,18 +60,31 @@ _STORAGE = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    written_bytes: int
+    done_bytes: int
     total_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What the export gate measured (proof.py): the largest difference of a logit in the exact
+    excerpt, what the type costs, and in how many texts all tokens were equal."""
+
+    logit_difference: float
+    divergence_nats: float
+    agreement: float
+    texts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Conversion:
-    """What was written. ``warnings`` are sentences about what differs from the original."""
+    """What was written. ``warnings`` are sentences about what differs from the original; ``proof``
+    is None where the file was not proved."""
 
     architecture: str
     parameters: int
     size_bytes: int
     warnings: tuple[str, ...]
+    proof: Proof | None = None
 
 
 def convert_model(
@@ -78,11 +92,12 @@ def convert_model(
     target: Path,
     file_type: FileType = FileType.Q8_0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    check: Callable[[Path], None] = lambda complete: None,
 ) -> Conversion:
     """Writes ``target`` durably, or raises and leaves it as it was.
 
-    InvalidRequest names what the format cannot represent, NotFound what the folder lacks, DiskFull
-    comes before the first byte.
+    ``check`` gets the complete file before it takes its name. InvalidRequest names what the format
+    cannot represent, NotFound what the folder lacks, DiskFull comes before the first byte.
     """
     if file_type is FileType.QINT8:
         _require_quanto()
@@ -112,7 +127,7 @@ def convert_model(
         written_bytes += count
         on_progress(Progress(written_bytes, total_bytes))
 
-    write(target, header, tensors, on_written, LateDigest(SOURCE_KEY, digest.digest))
+    write(target, header, tensors, on_written, LateDigest(SOURCE_KEY, digest.digest), check)
     return Conversion(
         architecture=config.family.architecture,
         parameters=sum(math.prod(spec.shape) for spec, _ in plan),
@@ -190,7 +205,7 @@ def _outputs(
 
 def _slices(spec: TensorSpec, source: StoredTensor, digest: SourceDigest) -> Iterator[Rows]:
     """The tensor's numbers as the file has them, a few rows at a time."""
-    for rows in digest.reading(spec, _rows(spec, source)):
+    for rows in ahead(digest.reading(spec, _rows(spec, source))):
         yield spec.apply(rows)
 
 

@@ -27,16 +27,20 @@ def tensors(
 ) -> tuple[OutputTensor, OutputTensor]:
     """The matrix and its scales, to be written one after the other, once. ``slices``: its rows in
     the order of the file; ``dtype``: safetensors' word for the checkpoint's."""
-    scales: list[npt.NDArray[np.float32]] = []
+    # One array from the start: small ones that stay, between large ones that go, keep the heap from
+    # being used again, and the process grew to the size of the file.
+    scales = np.empty(spec.shape[0], np.float32)
 
     def values() -> Iterator[Slice]:
+        first = 0
         for rows in slices:
             quantised, scale = quantise(rows, dtype)
-            scales.append(scale)
+            scales[first : first + len(scale)] = scale
+            first += len(scale)
             yield quantised
 
     def scale_vector() -> Iterator[Slice]:
-        yield np.concatenate(scales)
+        yield scales
 
     kinds = gguf.GGMLQuantizationType
     return (

@@ -1,16 +1,20 @@
-"""Byte-fallback BPE (Gemma, early Llama) as llama.cpp's "llama" vocabulary.
+"""Byte-fallback BPE (Gemma, early Llama) as llama.cpp's "llama" vocabulary, or as its "gemma4".
 
-That kind is SentencePiece's: it joins the two neighbours whose union has the best score. BPE joins
+The first is SentencePiece's: it joins the two neighbours whose union has the best score. BPE joins
 the two whose merge has the lowest rank, so the score of a word is minus the rank of its first
 merge. Both give the same tokens when every way to put a word together from two others is a merge,
-which holds for tokenizers that were made from a SentencePiece model; the ways that are not are
-counted and told.
+which holds for tokenizers that were made from a SentencePiece model.
+
+A tokenizer that was trained at home has other ways, which are no merges. It becomes the second
+kind, which knows merges, but cuts a text at its newlines first. Where it has both, other ways and
+merges across a newline, the ways are counted and told, and the proof (proof.py) decides.
 
 One difference is left: a text in which ▁▁ itself is written, rather than spaces, is split
 otherwise.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gguf import TokenType
 
@@ -25,6 +29,7 @@ from artifacts.convert.vocabulary import (
     unsupported,
 )
 
+_SCORED, _MERGED = "llama", "gemma4"  # llama.cpp's names of the kinds
 _UNREACHABLE = -1e6  # below minus any rank: words that nothing merges into, as single characters
 
 
@@ -43,25 +48,33 @@ def read_sentence_piece(tokenizer: JsonObject, rows: int) -> Vocabulary:
 
     tokens, types = placeholders(rows)
     prefix_space, scores = _prefix_space(tokenizer), [_UNREACHABLE] * rows
-    built = Vocabulary("llama", "default", tokens, types, scores, prefix_space=prefix_space)
+    built = Vocabulary(_SCORED, "default", tokens, types, scores, prefix_space=prefix_space)
     for word, number in words.items():
         is_byte = len(word) == 6 and word.startswith("<0x")
         built.place(number, word, TokenType.BYTE if is_byte else TokenType.NORMAL)
         if word in ranks:
             scores[number] = float(-ranks[word])
     for token in tokenizer.children("added_tokens"):
-        # Gemma's runs of spaces are left as words, which merges reach: a token that is matched as
-        # it is written would also be written out so, with ▁ for a space.
-        if SPACE not in token.text("content") or token.text("content") not in ranks:
+        # Gemma's runs of spaces are left as words, which merges reach: they are matched before a
+        # space is written ▁, and so only where somebody writes ▁ itself.
+        if SPACE not in token.text("content") or token.flag("normalized", True):
             built.place_added(token)
     if (unknown := model.text("unk_token", "")) in words:
         types[words[unknown]] = TokenType.UNKNOWN
-    if ways := _unmerged_ways(_mergeable(built), merges):
+    ways = _unmerged_ways(_mergeable(built), merges)
+    if ways and not prefix_space and not any(map(_crosses_newline, ranks)):
+        pairs = [" ".join(pair) for pair in merges]
+        return replace(built, kind=_MERGED, splitting=_MERGED, scores=[], merges=pairs)
+    if ways:
         built.warnings.append(
             f"{ways} pairs of words join in llama.cpp that the tokenizer leaves apart: "
             "rare texts are split into other tokens."
         )
     return built
+
+
+def _crosses_newline(word: str) -> bool:
+    return "\n" in word and word.strip("\n") != ""
 
 
 def _mergeable(built: Vocabulary) -> set[str]:

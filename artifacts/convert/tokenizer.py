@@ -38,7 +38,7 @@ def _add_vocabulary(header: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
     header.add_tokenizer_pre(vocabulary.splitting)
     header.add_token_list(vocabulary.tokens)
     header.add_token_types(vocabulary.types)
-    if vocabulary.kind == "llama":
+    if vocabulary.scores:
         header.add_token_scores(vocabulary.scores)
         header.add_add_space_prefix(vocabulary.prefix_space)
     else:

@@ -52,6 +52,20 @@ def table(entries: "Sequence[CatalogueEntry]", empty: str) -> Table:
     return Table(("NAME", "KIND", "SIZE", "DIGEST", "DETAILS"), rows, empty)
 
 
+def conversion(details: Mapping[str, object]) -> list[str]:
+    """What the conversion of a model has to say: what was proved, and warnings."""
+    lines = []
+    if isinstance(proof := details.get("proof"), Mapping):
+        lines.append(
+            f"proved: in float32, logits within {proof['logit_difference']:.1g} of the original's; "
+            f"as {str(details['file_type']).lower()}, the next token moves by "
+            f"{proof['divergence_nats']:.1g} nats; all tokens of {proof['texts']} texts the same."
+        )
+    warnings = details.get("warnings")
+    lines += [f"warning: {said}" for said in warnings] if isinstance(warnings, list) else []
+    return lines
+
+
 def as_plain(entry: "CatalogueEntry") -> dict[str, Plain]:
     return {
         "name": entry.name or None,

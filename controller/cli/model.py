@@ -37,7 +37,7 @@ def import_model(
 ) -> None:
     """Add a base model to the fleet's store.
 
-    A Hugging Face folder is converted to GGUF first.
+    A Hugging Face folder is converted to GGUF first, and the file proved against it.
 
     Example: nanofleet model import ./gemma-3-1b-it
     """
@@ -52,6 +52,9 @@ def import_model(
     output.listing(
         "models", [artifact_view.as_plain(entry)], artifact_view.table([entry], ""), form
     )
+    if form is Format.TABLE:
+        for line in artifact_view.conversion(entry.details):
+            output.note(line)
 
 
 def list_models(form: options.Output = Format.TABLE, home: options.Home = None) -> None:

@@ -223,6 +223,15 @@ def test_an_adapter_or_a_vocabulary_is_no_base_model(tmp_path: Path) -> None:
     assert "does not name an architecture" in refusal(vocabulary)
 
 
+def test_a_part_of_a_split_model_is_refused_with_how_to_join_it(tmp_path: Path) -> None:
+    part = write(tmp_path / "part.gguf", adjust=lambda w: w.add_uint16("split.count", 3))
+    said = refusal(part)
+    assert "one of the 3 files of a split model" in said
+    assert "llama-gguf-split --merge" in said
+    whole = write(tmp_path / "whole.gguf", adjust=lambda w: w.add_uint16("split.count", 1))
+    assert base_model.read(whole).architecture == "gemma3"
+
+
 def test_every_cut_is_noticed(path: Path) -> None:
     content = path.read_bytes()
     data_start = base_model.read(path).tensors["token_embd.weight"].offset

@@ -119,6 +119,59 @@ def test_what_llama_cpp_would_leave_out_is_refused(
     assert not (tmp_path / "out.gguf").exists()
 
 
+# Each with what PEFT itself writes for it: the tensors, too, are of that kind.
+ODD: list[tuple[str, dict[str, Any]]] = [
+    ("use_dora", {"use_dora": True}),
+    ("rank_pattern", {"rank_pattern": {"q_proj": 2}}),
+    ("alpha_pattern", {"alpha_pattern": {"q_proj": 2}}),
+    ("bias", {"bias": "lora_only"}),
+    ("lora_bias", {"lora_bias": True}),
+    ("modules_to_save", {"modules_to_save": ["norm"]}),
+    ("trainable_token_indices", {"trainable_token_indices": [1, 2]}),
+    ("layer_replication", {"layer_replication": [(0, 2), (1, 3)]}),
+    ("init_lora_weights", {"init_lora_weights": "pissa"}),
+    ("init_lora_weights", {"init_lora_weights": "olora"}),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT warns of much
+@pytest.mark.parametrize(("setting", "settings"), ODD)
+def test_what_peft_does_beyond_lora_is_refused_by_its_setting(
+    tmp_path: Path, setting: str, settings: dict[str, Any]
+) -> None:
+    folder = shapes.build("qwen2", tmp_path / "model")
+    base = tmp_path / "base.gguf"
+    convert_model(folder, base)
+    shapes.write_adapter(shapes.load(folder), tmp_path / "peft", **settings)
+    with pytest.raises(InvalidRequest, match=f"`{setting}`.*Train a plain LoRA") as caught:
+        convert_adapter(tmp_path / "peft", base, tmp_path / "out.gguf")
+    assert caught.value.reason == "UNSUPPORTED_ADAPTER"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layers_to_transform": [1], "target_modules": ["q_proj", "down_proj"], "strength": 0.15},
+        {"exclude_modules": ["o_proj"]},
+        {"target_modules": r".*layers\.2\.self_attn\.(k|v)_proj", "strength": 0.15},
+        {"init_lora_weights": "orthogonal", "lora_dropout": 0.3},
+    ],
+    ids=["one layer", "all but one", "an expression", "another start"],
+)
+def test_where_the_lora_is_makes_no_difference(
+    checkpoint: Path, exact: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    tokens, model = shapes.prompt(), shapes.load(checkpoint)
+    plain = shapes.logits(model, tokens)
+    adapted = shapes.write_adapter(model, tmp_path / "peft", **settings)
+    expected = shapes.logits(adapted, tokens)
+    assert np.abs(expected - plain).max() > 5 * EXACT, "the adapter must matter"
+    convert_adapter(tmp_path / "peft", exact, tmp_path / "adapter.gguf")
+    with reference(exact) as llama:
+        llama.use_adapter(tmp_path / "adapter.gguf")
+        assert np.abs(llama.logits(tokens) - expected).max() < EXACT
+
+
 def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     from tests.tiny import build_hugging_face_folder
 

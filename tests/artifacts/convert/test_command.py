@@ -32,9 +32,11 @@ def test_a_model_is_converted_with_progress(
     assert (tmp_path / "m.gguf").read_bytes() == tiny_base.read_bytes()
     *progress, result = lines
     assert {line["event"] for line in progress} == {"progress"}
-    written = [line["written_bytes"] for line in progress]
+    written = [line["done_bytes"] for line in progress if line["stage"] == "convert"]
     assert written == sorted(written)
-    assert progress[-1]["written_bytes"] == progress[-1]["total_bytes"]
+    assert written[-1] == progress[0]["total_bytes"]
+    assert {line["stage"] for line in progress} == {"convert", "prove"}
+    assert progress[-1]["done_bytes"] == progress[-1]["total_bytes"]
     assert result == {
         "event": "result",
         "path": str(tmp_path / "m.gguf"),
@@ -42,7 +44,10 @@ def test_a_model_is_converted_with_progress(
         "parameters": result["parameters"],
         "size_bytes": tiny_base.stat().st_size,
         "warnings": [],
+        "proof": result["proof"],
     }
+    assert result["proof"]["logit_difference"] < 5e-3
+    assert result["proof"]["divergence_nats"] < 1e-4
 
 
 def test_an_adapter_is_converted(tiny_folder: Path, tiny_base: Path, tmp_path: Path) -> None:

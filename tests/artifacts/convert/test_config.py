@@ -49,6 +49,7 @@ LOCAL = "sliding_attention"
             "rope type 'dynamic'",
         ),
         ({"rope_parameters": [1]}, "is a list, not a dict"),
+        ({"rope_theta": 10_000.0}, r"contradicts itself: `rope_theta` is 10000, and 1e\+06 in"),
     ],
 )
 def test_refused(tiny_folder: Path, tmp_path: Path, edit: dict[str, object], named: str) -> None:

@@ -109,7 +109,7 @@ def test_dora_is_refused(adapter: Path, tiny_folder: Path, tmp_path: Path) -> No
     copied = Path(shutil.copytree(adapter, tmp_path / "copied"))
     config = json.loads((copied / "adapter_config.json").read_text())
     (copied / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
-    with pytest.raises(InvalidRequest, match="DoRA cannot be merged"):
+    with pytest.raises(InvalidRequest, match=r"DoRA \(`use_dora`\) cannot be merged"):
         merge_adapter(copied, tiny_folder, tmp_path / "merged")
 
 

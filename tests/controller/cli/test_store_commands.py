@@ -108,6 +108,50 @@ def test_a_job_file_with_a_typing_error(nanofleet: Invoke, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("fleet_home")
+@pytest.mark.parametrize("family", ["gemma3", "qwen2", "qwen3", "llama"])
+def test_a_folder_becomes_each_type_and_says_what_was_proved(
+    nanofleet: Invoke, tmp_path: Path, family: str
+) -> None:
+    from tests.artifacts.convert import shapes
+
+    folder = str(shapes.build(family, tmp_path / family))
+    for file_type in ("q8_0", "q4_0", "f16", "f32"):
+        done = nanofleet("model", "import", folder, "--type", file_type, "--name", file_type)
+        assert done.exit_code == 0, done.stderr
+        assert "proved: in float32, logits within" in done.stderr
+        assert f"as {file_type}, the next token moves by" in done.stderr
+        assert "warning" not in done.stderr
+    models = json.loads(nanofleet("model", "list", "-o", "json").stdout)["models"]
+    assert {model["details"]["file_type"] for model in models} == {"Q8_0", "Q4_0", "F16", "F32"}
+    assert all(model["details"]["proof"]["logit_difference"] < 5e-3 for model in models)
+    assert len({model["details"]["source_digest"] for model in models}) == 1
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_a_file_of_another_type_is_imported_with_a_warning(
+    nanofleet: Invoke, tmp_path: Path
+) -> None:
+    import gguf
+
+    from tests.agent.training import foreign
+    from tests.artifacts.convert import shapes
+
+    folder = shapes.build("llama", tmp_path / "llama")
+    kind = gguf.GGMLQuantizationType.Q5_0
+    file = foreign.write(
+        folder,
+        tmp_path / "foreign.gguf",
+        lambda name: gguf.GGMLQuantizationType.F32 if "norm" in name else kind,
+    )
+    done = nanofleet("model", "import", str(file))
+    assert done.exit_code == 0, done.stderr
+    assert "warning: It is served, and cannot be trained on: token_embd.weight" in done.stderr
+    shown = nanofleet("model", "import", str(file), "-o", "json")
+    (warning,) = json.loads(shown.stdout)["models"][0]["details"]["warnings"]
+    assert "has the type Q5_0" in warning
+
+
+@pytest.mark.usefixtures("fleet_home")
 def test_top_and_chat_need_a_device(nanofleet: Invoke) -> None:
     for arguments in (("top", "--once"), ("chat", "kitchen", "-m", "Hello")):
         result = nanofleet(*arguments)
