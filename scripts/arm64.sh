@@ -31,8 +31,8 @@ tests=${ARM64_TESTS:-tests/jetson tests/protos tests/artifacts tests/agent
     --ignore=tests/agent/tokens --ignore=tests/agent/memory/test_forecast.py
     --ignore=tests/agent/batch --ignore=tests/agent/test_batch.py --ignore=tests/agent/test_bad_requests.py
     --ignore=tests/agent/test_jobs.py --ignore=tests/agent/test_lineage.py --ignore=tests/agent/test_memory.py
-    --ignore=tests/agent/test_rehearsed_jobs.py --ignore=tests/agent/test_serving.py
-    --ignore=tests/agent/test_warm_start.py
+    --ignore=tests/agent/test_out_of_memory.py --ignore=tests/agent/test_rehearsed_jobs.py
+    --ignore=tests/agent/test_serving.py --ignore=tests/agent/test_warm_start.py
     --deselect=tests/agent/test_doctor.py::test_device_that_is_well
     --deselect=tests/agent/serving/test_host.py::test_a_load_that_is_given_up_leaves_no_pin
     $unlike}

@@ -55,8 +55,9 @@ def invite(environment: dict[str, str]) -> str:
 @pytest.fixture
 def device(environment: dict[str, str]) -> Iterator[Process]:
     port = free_port()
+    arguments = ["--board", "nano-4gb", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(
-        [str(ROOT / "docker/join-and-run.sh"), "--host", "127.0.0.1", "--port", str(port)],
+        [str(ROOT / "docker/join-and-run.sh"), *arguments],
         env={**environment, "ADVERTISE": f"127.0.0.1:{port}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

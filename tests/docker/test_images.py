@@ -13,6 +13,7 @@ import yaml
 
 from agent.install.place import STATE
 from jetson.profiles import profile_of
+from jetson.simulation.boards import BOARDS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker"
@@ -146,3 +147,6 @@ def test_the_compose_file_is_valid_and_its_parts_exist() -> None:
     devices = [services[name] for name in ("kitchen", "workshop")]
     assert all(d["healthcheck"]["test"] == ["CMD", "nanofleet-agent", "health"] for d in devices)
     assert all(device["read_only"] for device in devices)
+    boards = [device["command"][device["command"].index("--board") + 1] for device in devices]
+    assert set(boards) <= set(BOARDS)
+    assert len(set(boards)) == len(devices), "different boards"
