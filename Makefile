@@ -1,8 +1,9 @@
 # make demo   a model learns on a device, from a fresh clone, in minutes
 # make test   all checks and tests; .ci/run calls this
 # make faults every row of the tables of kills and cuts, and a long storm: about half an hour
+# make arm64  the agent's wheel and its tests in an emulated 64-bit Arm Debian (root; scripts/arm64.sh)
 #
-# Both do the whole set-up first: a virtual environment in .venv, the pinned dependencies of
+# The first two do the whole set-up first: a virtual environment in .venv, the pinned dependencies of
 # constraints.txt, and the native build of llama-cpp-python (about four minutes on two cores). The
 # built wheel is kept below $(CACHE), outside the checkout; it is tied to this CPU (and to CMAKE_ARGS,
 # if you set it) and named for both.
@@ -12,7 +13,8 @@ VENV   ?= .venv
 CACHE  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanofleet
 # An open range would pull gigabytes of CUDA. With PyTorch's own index of CPU builds:
 #   make demo TORCH='torch==2.13.0 --index-url URL'
-TORCH  ?= torch==2.13.0
+# On 64-bit Arm 2.10 is the last release that brings no CUDA.
+TORCH  ?= torch==$(if $(filter aarch64,$(shell uname -m)),2.10.0,2.13.0)
 
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
@@ -21,7 +23,7 @@ BUILD  := $(strip -DGGML_NATIVE=ON -DLLAVA_BUILD=OFF $(CMAKE_ARGS))
 CPU    := $(shell (uname -m; grep -m2 -E '^(model name|flags|Features)' /proc/cpuinfo; printf %s '$(CMAKE_ARGS)') | sha256sum | cut -c1-12)
 WHEELS := $(CACHE)/wheels/llama-cpp-python-0.3.36-$(CPU)
 
-.PHONY: demo test faults check format protos setup wheel package clean
+.PHONY: demo test faults arm64 check format protos setup wheel package clean
 
 demo: setup
 	$(BIN)/nanofleet demo $(DEMO_FLAGS)
@@ -31,6 +33,9 @@ test: check
 
 faults: setup
 	$(BIN)/pytest --faults all tests/faults $(PYTEST_FLAGS)
+
+arm64: setup
+	PYTHON=$(BIN)/python CACHE='$(CACHE)' scripts/arm64.sh
 
 check: setup
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from protos.error_document import document_of
 from protos.exit_codes import ExitCode, code_of
 
 if TYPE_CHECKING:
-    from agent.doctor import Finding
+    from agent.doctor.examination import Finding
     from agent.telemetry.simulation import Wanted
 
 SCHEMA_VERSION = 1
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return _installed(run, arguments)
+        code = _installed(run, arguments)
+        sys.stdout.flush()
+        return code
     except errors.NanofleetError as error:
         is_json = getattr(arguments, "output", "text") == "json"
         shown = document({"error": document_of(error)}) if is_json else _error_text(error)
@@ -42,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code_of(error)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # `nanofleet-agent … | head`: no error, and Python must not try to flush at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
 
 
 def _installed(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -109,12 +115,53 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("-o", "--output", choices=("text", "json"), default="text")
     for name, function, what in (
         ("status", _status, "Show what the running agent is and does."),
+        ("health", _health, "Ask the running agent whether it serves; exit code 0 says yes."),
         ("doctor", _doctor, "Look for what is wrong with this device."),
         ("version", _version, "Show the version."),
     ):
         command = _command(commands, name, function, what, f"nanofleet-agent {name} -o json")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+        if name == "doctor":
+            command.add_argument(
+                "--strict", action="store_true", help="end with 1 for a warning, too"
+            )
+    _add_installation(commands)
     return parser
+
+
+def _add_installation(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    install = _command(
+        commands,
+        "install",
+        _install,
+        "Make the agent a service of this machine.",
+        "nanofleet-agent install --dry-run",
+        has_state=False,
+    )
+    install.add_argument(
+        "--module", default="", help="part number of an image's board, such as p3767-0005"
+    )
+    install.add_argument(
+        "--program", type=Path, metavar="FILE", help="what the service starts (default: this one)"
+    )
+    uninstall = _command(
+        commands,
+        "uninstall",
+        _uninstall,
+        "Remove the service; jobs, artifacts and identity stay.",
+        "nanofleet-agent uninstall",
+        has_state=False,
+    )
+    uninstall.add_argument("--purge", action="store_true", help="remove state and user, too")
+    for command in (install, uninstall):
+        command.add_argument(
+            "--root",
+            type=Path,
+            default=Path("/"),
+            metavar="DIR",
+            help="an image's root folder",
+        )
+        command.add_argument("--dry-run", action="store_true", help="print what would be done")
 
 
 def _command(
@@ -123,6 +170,8 @@ def _command(
     function: Callable[[argparse.Namespace], int],
     what: str,
     example: str,
+    *,
+    has_state: bool = True,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name,
@@ -132,13 +181,14 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=function)
-    command.add_argument(
-        "--state",
-        type=Path,
-        default=configs.default_state(),
-        metavar="DIR",
-        help="the agent's state folder (default: %(default)s)",
-    )
+    if has_state:
+        command.add_argument(
+            "--state",
+            type=Path,
+            default=configs.default_state(),
+            metavar="DIR",
+            help="the agent's state folder (default: %(default)s)",
+        )
     return command
 
 
@@ -208,16 +258,48 @@ def _tegrastats(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
-    from agent import doctor, findings
+def _health(arguments: argparse.Namespace) -> int:
+    from agent import health
 
-    site = findings.Site(arguments.state, configs.load(arguments.state).listen.port)
-    found = doctor.examine(site)
+    asyncio.run(health.check(arguments.state))
+    print(document({"status": "serving"}) if arguments.output == "json" else "serving")
+    return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from agent.install import command
+
+    command.install(
+        arguments.root,
+        arguments.module,
+        arguments.program,
+        dry_run=arguments.dry_run,
+        tell=print,
+    )
+    return 0
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from agent.install import command
+
+    command.uninstall(arguments.root, purge=arguments.purge, dry_run=arguments.dry_run, tell=print)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from agent.doctor import checks, examination, findings
+
+    config = configs.load(arguments.state)
+    site = findings.Site(arguments.state, config.listen.port, engine=config.inference.engine)
+    found = examination.examine(site, checks.CHECKS)
+    worst = examination.worst(found)
     if arguments.output == "json":
-        print(document({"findings": [_as_dict(finding) for finding in found]}))
+        shown = [_as_dict(finding) for finding in found]
+        print(document({"worst": worst.name.lower(), "findings": shown}))
     else:
-        print(doctor.report(found))
-    return int(doctor.worst(found) is findings.Level.FAIL)
+        print(examination.report(found))
+    tolerated = findings.Level.OK if arguments.strict else findings.Level.WARN
+    return int(worst > tolerated)
 
 
 def document(content: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ Long-lived tasks, all owned by ``serve`` and cancelled or stopped by it:
     machine      Machine.run: moves a simulated board, or reads a program beside the sensors.
     arbiter      Residents.run: who has the board's memory, once a second.
     warm start   warm_start: the model that was served last, once.
+    heartbeat    Heartbeat.run: tells systemd that loop, journal and job go on, while they do.
 
 Tasks of a worker (its reports, its log, its end) belong to the worker and end with it. On SIGTERM
 the server stops first, so that nobody is promised anything any more; then the running job gets time
@@ -33,6 +34,7 @@ from agent import identity
 from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
+from agent.heartbeat import Heartbeat
 from agent.inference.engines import named
 from agent.jobs import quarantine, recovery
 from agent.jobs.attempt import Attempt
@@ -54,6 +56,7 @@ from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
 from agent.rpc.jobs import JobService
 from agent.rpc.server import Server, Servicers
+from agent.service_manager import ServiceManager
 from agent.serving import last_served
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
@@ -227,6 +230,10 @@ class Agent:
             credentials,
             state / identity.FOLDER,
         )
+        self._manager = ServiceManager.of(os.environ)
+        self._heartbeat = Heartbeat(
+            self._manager, lambda: self._records.read(journal.newest_seq), self._job_silent_s
+        )
         self._ballast.restore()
 
     async def serve(self, ready: Callable[[int], None]) -> None:
@@ -239,19 +246,22 @@ class Agent:
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
             machine = asyncio.create_task(self._machine.run(), name="machine")
+            heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
             asked = asyncio.create_task(stop.wait(), name="signal")
             warm = asyncio.create_task(self._warm_start(), name="warm start")
             ready(port)
+            self._manager.ready(f"listens on port {port}")
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
             _LOG.info("stopping")
+            self._manager.stopping()
             await self._server.stop(_CALLS_GRACE_S)
             await self._runner.stop(_CHECKPOINT_S)
             warm.cancel()
             await asyncio.wait((warm,))
             await self._host.close()
-            for task in (telemetry, ballast, arbiter, machine, asked):
+            for task in (telemetry, ballast, arbiter, machine, heartbeat, asked):
                 task.cancel()
-            await asyncio.wait((jobs, telemetry, ballast, arbiter, machine, asked))
+            await asyncio.wait((jobs, telemetry, ballast, arbiter, machine, heartbeat, asked))
             jobs.result()
         finally:
             self._ring.close()
@@ -288,6 +298,10 @@ class Agent:
     def _limit(self, worker: str) -> limits.Group | None:
         """A control group as large as what all workers may use."""
         return self._machine.limit(worker, self._residents.budget.usable_bytes)
+
+    def _job_silent_s(self) -> float | None:
+        attempt = self._runner.current
+        return attempt.silent_s if attempt is not None else None
 
     def _workers(self) -> Sequence[WorkerStatus]:
         """For the sampler, in its thread: what is read here is replaced, never changed."""

@@ -28,7 +28,9 @@ class Point(enum.Enum):
     # Anywhere
     FOLDER_MADE = "folder.made"
 
-    # The agent: joining, starting
+    # The agent: installing, joining, starting
+    SERVICE_WRITTEN = "service.written"
+    SERVICE_ENABLED = "service.enabled"
     DEVICE_IDENTITY_PART = "device_identity.part"
     DEVICE_IDENTITY_MOVED = "device_identity.moved"
     DEVICE_IDENTITY_TAKEN = "device_identity.taken"

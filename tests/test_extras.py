@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.test_imports import OURS, ROOT
 
@@ -33,6 +34,7 @@ PROCESSES = {
     "onnx": ("agent.inference.worker", "agent.inference.onnx.engine"),
     "reference": ("agent.inference.worker", "agent.inference.reference.engine"),
     "train": ("agent.training.worker", "agent.training.prepare"),
+    "train-cuda": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
     "qint8": ("artifacts.convert.qint8",),
     "proof": ("artifacts.convert.proof",),
@@ -99,6 +101,22 @@ def required(section: str) -> set[str]:
     assert listed, section
     names = re.findall(r'^ *"([\w-]+)', listed[1], re.MULTILINE)
     return {MODULES.get(name.lower(), name.lower().replace("-", "_")) for name in names}
+
+
+@pytest.mark.parametrize("extra", ["agent", "train", "infer", "reference", "qint8"])
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_on_64_bit_arm_no_extra_takes_a_torch_that_brings_cuda(extra: str, python: str) -> None:
+    """From 2.11 on torch's own wheels for it do; the one that is asked for by name may."""
+    here = {"platform_machine": "aarch64", "python_version": python}
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(rf"^{extra} = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert listed
+    wanted = [Requirement(line) for line in re.findall(r'^ *"(.+)",$', listed[1], re.MULTILINE)]
+    here_wanted = [one for one in wanted if not one.marker or one.marker.evaluate(here)]
+    torches = [one for one in here_wanted if one.name == "torch"]
+    assert len(torches) == (extra in ("train", "reference", "qint8"))
+    assert all("2.10.0" in one.specifier for one in torches)
+    assert not any("2.11.0" in one.specifier or "2.13.0" in one.specifier for one in torches)
 
 
 @pytest.mark.parametrize("extra", PROCESSES)

@@ -129,6 +129,8 @@ class Attempt:
         self._makes_way = False
         # Set while the worker computes nothing and has given its workspace back.
         self._rests = asyncio.Event()
+        # Until the worker's end is known.
+        self._watching: Watchdog | None = None
 
     @property
     def worker_kind(self) -> "WorkerSample.Kind.ValueType":
@@ -137,6 +139,11 @@ class Attempt:
     @property
     def pid(self) -> int | None:
         return self._worker.pid if self._worker else None
+
+    @property
+    def silent_s(self) -> float | None:
+        """For how long the worker has shown no sign of life; None while there is no worker."""
+        return self._watching.silent_s if self._watching else None
 
     async def run(self) -> Ending:
         """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
@@ -235,6 +242,7 @@ class Attempt:
                 watchdog.watching(worker, self._rests.is_set) as watching,
                 self._making_way(worker),
             ):
+                self._watching = watching
                 await self._begin(worker, command)
                 last = await self._follow(worker, watching)
             self._hung = watching.hung
@@ -244,6 +252,8 @@ class Attempt:
             worker.kill()
             await worker.wait()
             raise
+        finally:
+            self._watching = None
         return last, exit
 
     async def _launched(self) -> Worker[TrainingReport]:

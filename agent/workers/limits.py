@@ -5,15 +5,23 @@ their files, without a service manager. The group's counter of kills is the proo
 died for lack of memory and not by somebody's hand. Where there is no permission (no root, a
 container) there is no limit, and ``find`` says why: the agent goes on without.
 
+A service without root has the group that systemd delegates to it (``Delegate=memory``), and makes
+the workers' groups there. Version 2 allows no processes in a group that hands a controller down, so
+the agent first moves into a leaf of its own; it never limits itself.
+
 No RLIMIT_AS: it counts mapped weights, which cost no memory.
 """
 
 import contextlib
+import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 _NAME = "nanofleet"
+_LEAF = "agent"
+_OWN = re.compile(r"^0::/(.+)$", re.MULTILINE)
 
 
 class Limits(Protocol):
@@ -75,6 +83,12 @@ class VersionTwo:
         _hand_down(folder)
         return inner
 
+    def enter_leaf(self) -> None:
+        """Of the group that this process was started in."""
+        leaf = self.root / _LEAF
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+
     def prepare(self) -> None:
         (self.root / _NAME).mkdir(exist_ok=True)
         for folder in (self.root, self.root / _NAME):
@@ -103,7 +117,9 @@ class VersionOne:
         (self.root / "memory" / _NAME).mkdir(exist_ok=True)
 
 
-def find(root: Path = Path("/sys/fs/cgroup")) -> Limits | Absent:
+def find(
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> Limits | Absent:
     """The interface that this machine has and lets us use."""
     if (root / "memory" / "memory.limit_in_bytes").exists():
         found: VersionOne | VersionTwo = VersionOne(root)
@@ -114,7 +130,23 @@ def find(root: Path = Path("/sys/fs/cgroup")) -> Limits | Absent:
     try:
         found.prepare()
     except OSError as error:
-        return Absent(f"no permission for memory control groups ({error.strerror})")
+        delegated = _delegated(root, membership)
+        why = f"no permission for memory control groups ({error.strerror})"
+        return delegated or Absent(why)
+    return found
+
+
+def _delegated(root: Path, membership: Path) -> VersionTwo | None:
+    """Below the group that this process is in, where that was given to its user."""
+    try:
+        own = _OWN.search(membership.read_text())
+        if own is None or not os.access(root / own[1] / "cgroup.subtree_control", os.W_OK):
+            return None
+        found = VersionTwo(root / own[1])
+        found.enter_leaf()
+        found.prepare()
+    except OSError:
+        return None
     return found
 
 

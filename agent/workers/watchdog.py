@@ -69,6 +69,12 @@ class Watchdog:
         self._used = used
         self._last = self._signs()
 
+    @property
+    def silent_s(self) -> float:
+        """Since the last look that saw a sign of life: longer than its patience only where nobody
+        looks any more, or where the worker cannot be ended."""
+        return self._clock() - self._last.at_s
+
     def look(self) -> bool:
         """Ends the worker when it hangs; returns whether it did."""
         now = self._signs()

@@ -1,6 +1,7 @@
 """nanofleet-agent as a person meets it: its text and its exit codes, also when things are wrong."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -43,7 +44,20 @@ def test_status_without_an_agent(daemon: Daemon) -> None:
     assert "nanofleet-agent run" in shown.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "status"])
+def test_health_of_a_running_agent(shared_daemon: Daemon) -> None:
+    shown = run("health", state=shared_daemon.state)
+    assert (shown.returncode, shown.stdout) == (0, "serving\n"), shown.stderr
+    shown = run("health", "-o", "json", state=shared_daemon.state)
+    assert json.loads(shown.stdout)["status"] == "serving"
+
+
+def test_health_without_an_agent(daemon: Daemon) -> None:
+    shown = run("health", state=daemon.state)
+    assert shown.returncode == 4
+    assert "error: No agent is running" in shown.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "status", "health"])
 def test_a_device_that_has_not_joined(tmp_path: Path, command: str) -> None:
     shown = run(command, state=tmp_path)
     assert shown.returncode == 4
@@ -112,12 +126,29 @@ def test_a_certificate_that_is_none(tmp_path: Path, authority: Authority) -> Non
     assert "no certificate of a device" in shown.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "join", "status", "doctor", "version"])
+@pytest.mark.parametrize(
+    "command", ["run", "join", "status", "health", "doctor", "install", "uninstall", "version"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     assert ended.value.code == 0
     assert f"example:\n  nanofleet-agent {command}" in capsys.readouterr().out
+
+
+def test_a_reader_that_went_away() -> None:
+    """`nanofleet-agent … | head` is no error."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli", "version", "-o", "json"],
+            cwd=ROOT,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@
     farewell     the device is removed
     import       a model is converted, in a process of its own
     merge        an adapter is merged, in a process of its own
+    install      the agent is made a service of an image
 
 A point may have several rows: with another passing, or with another process that passes it. Each
 row is played twice, with the kill before and after the point.
@@ -165,6 +166,13 @@ TABLE: tuple[Row, ...] = (
     *_rows("farewell", CONTROLLER, Point.FLEET_REMOVED),
     *_rows("import", CONTROLLER, Point.MODEL_CONVERTED),
     *_rows("merge", CONTROLLER, Point.MERGE_PART, Point.MERGED),
+    *_rows(
+        "install",
+        AGENT,
+        Point.SERVICE_WRITTEN,
+        (Point.SERVICE_WRITTEN, 2),
+        Point.SERVICE_ENABLED,
+    ),
 )
 
 # Of `make test`: the acts that cost most if they were wrong, some on each side.

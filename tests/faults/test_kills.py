@@ -20,7 +20,7 @@ from tests.faults import oracle
 from tests.faults.drive import job
 from tests.faults.lab import BASE, CONFIG, DATA, Lab, Order
 from tests.faults.oracle import Outcome
-from tests.faults.programs import converted, merged
+from tests.faults.programs import converted, installed, merged
 from tests.faults.table import AGENT, TABLE, Row, cases
 
 
@@ -63,7 +63,9 @@ def test_killed_there(
     row: Row, side: str, lab: Lab, expected: Outcome, said: str, request: pytest.FixtureRequest
 ) -> None:
     order = Order(row.point, side, row.passing, lab.folder / "killed")
-    if row.story in ("import", "merge"):
+    if row.story == "install":
+        installed(lab, order.environment())
+    elif row.story in ("import", "merge"):
         folder = request.getfixturevalue("tiny_folder")
         (converted if row.story == "import" else merged)(lab, folder, order.environment())
     else:
@@ -180,7 +182,7 @@ def is_gone(lab: Lab, expected: Outcome, said: str) -> None:
         lab.play("hello")
 
 
-def is_converted(lab: Lab, expected: Outcome, said: str) -> None:
+def is_made(lab: Lab, expected: Outcome, said: str) -> None:
     """What the program made is checked where it is run, see programs.py."""
 
 
@@ -198,8 +200,9 @@ CHECKS: dict[str, Callable[[Lab, Outcome, str], None]] = {
     "graph": has_spoken,
     "yielding": has_yielded,
     "farewell": is_gone,
-    "import": is_converted,
-    "merge": is_converted,
+    "import": is_made,
+    "merge": is_made,
+    "install": is_made,
 }
 
 

@@ -9,8 +9,8 @@ import pytest
 from artifacts.persisting import Point
 from tests.test_imports import modules
 
-# Renames of what nobody relies on after a crash.
-NO_PROMISE = {"agent.workers.log", "jetson.simulation.replay"}
+# Renames of what nobody relies on after a crash, and syncs that are only timed.
+NO_PROMISE = {"agent.doctor.storage", "agent.workers.log", "jetson.simulation.replay"}
 # The two that durable.py's other functions are made of; those stand in their callers' points.
 BRICKS = {("artifacts.durable", "sync_folder"), ("artifacts.durable", "_rename")}
 

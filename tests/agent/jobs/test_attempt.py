@@ -15,7 +15,13 @@ from agent.workers.process import Exit, Launcher
 from artifacts.store import ArtifactStore
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.job_pb2 import Evaluated, TrainProgress
-from protos.nanofleet.v1.worker_pb2 import TrainingPaused, TrainingReport, TrainingResumed
+from protos.nanofleet.v1.worker_pb2 import (
+    StartTraining,
+    TrainingCommand,
+    TrainingPaused,
+    TrainingReport,
+    TrainingResumed,
+)
 from tests.agent.clocks import FakeClock
 from tests.agent.jobs.samples import FIRST, leave_adapter, spec_bytes
 
@@ -51,6 +57,27 @@ async def test_a_paused_worker_has_no_speed(attempt: Attempt) -> None:
     assert attempt.tokens_per_s is None, "the next step will tell"
     await attempt.note(TrainingReport(progress=TrainProgress(step=4, tokens_per_s=170)))
     assert attempt.tokens_per_s == 170
+
+
+async def test_the_silence_of_a_worker_is_told_while_there_is_one(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float | None] = [attempt.silent_s]
+
+    def end_ns(job_id: str) -> int:
+        """Asked for what the worker, which lives now, is told first."""
+        told.append(attempt.silent_s)
+        attempt.kill()
+        return 0
+
+    monkeypatch.setattr(attempt._means.leases, "end_ns", end_ns)
+    attempt._folder.mkdir(parents=True)
+    attempt._means.launcher.records.mkdir()
+    await attempt._run(TrainingCommand(start=StartTraining()))
+    assert told[0] is None
+    assert told[1] is not None
+    assert 0 <= told[1] < 60
+    assert attempt.silent_s is None
 
 
 async def test_the_result_of_a_worker_that_died_before_its_report_is_adopted(

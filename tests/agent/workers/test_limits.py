@@ -87,6 +87,32 @@ def test_no_permission_is_said(tmp_path: Path) -> None:
     assert found.why.startswith("no permission for memory control groups")
 
 
+def test_the_group_that_systemd_delegates(tmp_path: Path) -> None:
+    version_two(tmp_path)
+    (tmp_path / "nanofleet" / "cgroup.subtree_control").unlink()
+    (tmp_path / "nanofleet").rmdir()
+    (tmp_path / "nanofleet").write_text("a file where the folder should be")
+    own = tmp_path / "system.slice" / "nanofleet-agent.service"
+    for folder in (own, own / "nanofleet"):
+        folder.mkdir(parents=True)
+        (folder / "cgroup.subtree_control").write_text("")
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/system.slice/nanofleet-agent.service\n")
+    found = limits.find(tmp_path, membership)
+    assert found == limits.VersionTwo(own)
+    assert (own / "agent" / "cgroup.procs").read_text() == str(os.getpid())
+    assert (own / "cgroup.subtree_control").read_text() == "+memory"
+    assert found.make("training", 1000).folder == own / "nanofleet" / "training"
+
+
+@pytest.mark.parametrize("said", ["", "0::/\n", "0::/elsewhere\n", "4:memory:/system.slice/x\n"])
+def test_no_group_is_delegated(tmp_path: Path, said: str) -> None:
+    version_two(tmp_path)
+    (tmp_path / "nanofleet" / "cgroup.subtree_control").unlink()
+    (tmp_path / "cgroup").write_text(said)
+    assert isinstance(limits.find(tmp_path, tmp_path / "cgroup"), limits.Absent)
+
+
 async def test_the_kernel_enforces_it_and_proves_it(tmp_path: Path) -> None:
     found = limits.find()
     if isinstance(found, limits.Absent):

@@ -47,6 +47,22 @@ def test_without_a_sign_of_life_it_is_ended_after_its_patience() -> None:
     assert worker.dog.hung
 
 
+def test_it_tells_for_how_long_there_was_no_sign() -> None:
+    worker = Worker()
+    worker.look_for(3600, cpu=1.0)
+    assert worker.dog.silent_s == 0
+    worker.look_for(120)
+    assert worker.dog.silent_s == 120
+
+
+def test_the_silence_grows_where_nobody_looks() -> None:
+    """Even of a worker that computes: what looks after it is broken, and the agent must know."""
+    worker = Worker()
+    worker.cpu_s += 3600
+    worker.clock.advance(3600)
+    assert worker.dog.silent_s == 3600
+
+
 def test_a_step_of_a_day_is_no_reason() -> None:
     assert not Worker().look_for(86_400, cpu=1.0)
     assert not Worker().look_for(86_400, cpu=0.02)

@@ -28,6 +28,37 @@ certificate = x509.load_pem_x509_certificate(open(sys.argv[1], "rb").read())
 print(int(certificate.not_valid_before_utc.timestamp()))
 print(int(certificate.not_valid_after_utc.timestamp()))
 """
+# Touches every page: what is only promised is no memory. The kernel's first choice to end.
+_ALLOCATION = """
+import contextlib, mmap, pathlib, sys
+with contextlib.suppress(OSError):
+    pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+size = int(sys.argv[1])
+buffer = mmap.mmap(-1, size)
+for offset in range(0, size, mmap.PAGESIZE):
+    buffer[offset] = 1
+buffer.close()
+where = "by the processor"
+try:
+    import torch
+except ImportError:
+    torch = None
+if torch is not None and torch.cuda.is_available():
+    torch.ones(size, dtype=torch.uint8, device="cuda").sum().item()
+    where += " and by the GPU"
+print(where)
+"""
+_GOLDEN = """
+import sys
+from agent.inference import engines, proof
+from protos.errors import WorkerFailed
+try:
+    proof.prove(sys.argv[1], engines.imported(sys.argv[1]), None)
+except WorkerFailed as error:
+    sys.exit(str(error))
+"""
+# Where the very code that runs here is found.
+_CODE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +80,16 @@ def certificate_validity(path: Path, python: str = sys.executable) -> Validity:
     return Validity(int(before), int(after))
 
 
+def allocation(size_bytes: int, python: str = sys.executable) -> str:
+    """By whom a buffer of this size could be taken; raises WorkerFailed when it could not."""
+    return _run(python, _ALLOCATION, "A large buffer cannot be had", str(size_bytes))
+
+
+def golden_vector(engine: str, python: str = sys.executable) -> None:
+    """Raises WorkerFailed when the engine answers otherwise than it should."""
+    _run(python, _GOLDEN, "The golden vector failed", engine)
+
+
 def _run(python: str, program: str, what: str, *arguments: str) -> str:
     try:
         done = subprocess.run(
@@ -59,6 +100,7 @@ def _run(python: str, program: str, what: str, *arguments: str) -> str:
             timeout=LONGEST_S,
             check=False,
             stdin=subprocess.DEVNULL,
+            cwd=_CODE,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerFailed(f"{what}.", why=f"{error}.") from error
@@ -66,5 +108,5 @@ def _run(python: str, program: str, what: str, *arguments: str) -> str:
         raise WorkerFailed(f"{what}.", why=f"Its process died of signal {-done.returncode}.")
     if done.returncode > 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise WorkerFailed(f"{what}.", why=f"{said[-1]}.")
+        raise WorkerFailed(f"{what}.", why=f"{said[-1].rstrip('.')}.")
     return done.stdout.strip()

@@ -27,6 +27,13 @@ class Site:
     # A base model of 1B parameters, and an upload of the next one beside it.
     comfortable_disk_bytes: int = 3_000_000_000
     least_disk_bytes: int = 500_000_000
+    # Of the journal's commits, and of a checkpoint.
+    slow_sync_ms: float = 100.0
+    slow_write_mb_s: float = 10.0
+    # In one piece: the scratch buffer of a head, or the cache of a long context.
+    probed_bytes: int = 640 << 20
+    # The inference engine of the settings.
+    engine: str = "llama"
 
 
 @dataclass(frozen=True, slots=True)
