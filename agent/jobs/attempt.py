@@ -21,7 +21,8 @@ between leaves it in the job's folder, where recovery.py finds an adapter, and t
 answers. What kinds of jobs differ in is in work.py.
 
 A worker that generates rests while requests are under way, even where the memory is enough for
-both: they would share the processor.
+both: they would share the processor. So there are two reasons to pause, those of the arbiter
+(``suspend``) and that; it goes on when neither is left.
 """
 
 import asyncio
@@ -148,6 +149,8 @@ class Attempt:
             command = await self._work.command(
                 self._means, self.job_id, self._folder, is_rehearsed=self._is_rehearsed
             )
+            for said in self._means.without_effect(self._spec):
+                await self._write(self._means.records.journal.log, LogLine(text=said))
             if not await self._enter():
                 return self._not_started()
             last, exit = await self._run(command)
@@ -161,6 +164,10 @@ class Attempt:
     def yields(self) -> bool:
         return not self._work.holds_memory
 
+    @property
+    def may_rest(self) -> bool:
+        return True
+
     async def suspend(self) -> None:
         """Returns when the worker rests at a micro-step, its workspace given back, or is gone."""
         self._suspended = True
@@ -173,7 +180,7 @@ class Attempt:
         """Lets a suspended worker go on; one that waits for its trial adapter still does."""
         self._suspended = False
         if self._worker is not None and self._speech is None and not self._makes_way:
-            await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
+            await self._resume(self._worker)
 
     async def extend_lease(self, end_ns: int) -> None:
         if self._worker is not None:
@@ -182,6 +189,10 @@ class Attempt:
 
     async def tell(self, decision: Decision) -> None:
         told = Decided(act=decision.act.value, reason=decision.reason)
+        await self._write(self._means.records.journal.decided, told)
+
+    async def tell_waiting(self, why: str) -> None:
+        told = Decided(act="let the job wait", reason=why)
         await self._write(self._means.records.journal.decided, told)
 
     async def stop(self) -> None:
@@ -288,7 +299,12 @@ class Attempt:
             await self._means.unrequested()
             self._makes_way = False
             if not self._suspended:
-                await _send(worker, TrainingCommand(resume=ResumeTraining()))
+                await self._resume(worker)
+
+    async def _resume(self, worker: Worker[TrainingReport]) -> None:
+        """It does not rest from now on, whenever it says so: who suspends it then must pause it."""
+        self._rests.clear()
+        await _send(worker, TrainingCommand(resume=ResumeTraining()))
 
     async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
@@ -357,7 +373,7 @@ class Attempt:
         plan = completed(done.plan, self._means, self._meter.power_w())
         await self._write(self._means.records.journal.rehearsed, JobEvent(plan=plan))
         if done.adapter_path and not self._suspended:
-            await _send(worker, TrainingCommand(resume=ResumeTraining()))
+            await self._resume(worker)
 
     async def _spoken(self, adapter: Path) -> PlanCheck | None:
         """None when it was hushed. Raises _Unserved."""

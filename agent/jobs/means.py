@@ -56,6 +56,9 @@ class Means:
     # Called around each attempt, with the job's base model: room is made for it, and given back.
     enter: Callable[[Path, JobSpec, Trainee], Awaitable[None]] = _enter_nothing
     leave: Callable[[], None] = lambda: None
+    # Why a job must not compute now by the operating limits, and which of its own have no effect.
+    rest: Callable[[JobSpec], str] = lambda spec: ""
+    without_effect: Callable[[JobSpec], Sequence[str]] = lambda spec: ()
     # How the board and the job's worker were when telemetry last looked.
     conditions: Callable[[str], Conditions] = lambda job_id: Conditions()
     # What the worker was seen to take of anonymous memory.
