@@ -49,6 +49,7 @@ from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
 from agent.memory.calibration_file import CalibrationFile
 from agent.memory.residents import Residents, read_board
+from agent.operating.power_mode import PowerMode
 from agent.operating.watch import Watch
 from agent.rpc.artifacts import ArtifactService
 from agent.rpc.device import DeviceFacts, DeviceService
@@ -132,6 +133,10 @@ class Agent:
         recovery.recover(journal, self._store, jobs, clock.boot_id, conditions)
         self._records = Records(journal)
         self._watch = Watch(config.limits)
+        power = config.power
+        self._power = PowerMode(
+            state, machine.root, clock.boot_id, power.mode, power.clocks == "max"
+        )
         budget = _budget(config, machine.root)
         self._residents = Residents(
             budget,
@@ -186,6 +191,8 @@ class Agent:
             leave=self._residents.leave_job,
             rest=self._watch.rest,
             without_effect=self._watch.without_effect,
+            take_power=self._power.take,
+            give_power_back=self._power.give_back,
             conditions=conditions,
             measured=self._residents.measured_job,
             above_bytes=lambda: self._residents.job_above_bytes,
@@ -239,7 +246,7 @@ class Agent:
         stop = _stop_signal()
         try:
             port = await self._server.start(self._config.listen)
-            jobs = asyncio.create_task(self._runner.run(), name="jobs")
+            jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
@@ -261,6 +268,12 @@ class Agent:
         finally:
             self._ring.close()
             await self._records.close()
+
+    async def _run_jobs(self) -> None:
+        """After what an agent that died has left of a job's power mode."""
+        for said in await self._power.give_back():
+            _LOG.warning("%s", said)
+        await self._runner.run()
 
     async def _telemetry(self) -> None:
         """A sensor that breaks must not take the jobs with it."""

@@ -28,7 +28,7 @@ both: they would share the processor. So there are two reasons to pause, those o
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -149,11 +149,14 @@ class Attempt:
             command = await self._work.command(
                 self._means, self.job_id, self._folder, is_rehearsed=self._is_rehearsed
             )
-            for said in self._means.without_effect(self._spec):
-                await self._write(self._means.records.journal.log, LogLine(text=said))
+            await self._tell_all(self._means.without_effect(self._spec))
             if not await self._enter():
                 return self._not_started()
-            last, exit = await self._run(command)
+            try:
+                await self._tell_all(await self._means.take_power())
+                last, exit = await self._run(command)
+            finally:
+                await self._tell_all(await self._means.give_power_back())
         finally:
             self._rests.set()
             self._means.leave()
@@ -354,6 +357,10 @@ class Attempt:
             case "log" if self._log_lines < _MOST_LOG_LINES:
                 self._log_lines += 1
                 await self._write(journal.log, report.log)
+
+    async def _tell_all(self, sentences: Sequence[str]) -> None:
+        for said in sentences:
+            await self._write(self._means.records.journal.log, LogLine(text=said))
 
     async def _write(self, call: Callable[[str, M], None], entry: M) -> None:
         """Progress that cannot be written for want of space is lost; the job goes on."""

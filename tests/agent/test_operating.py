@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from agent.telemetry.simulation import FOLDER, WARMER
 from protos.nanofleet.v1 import job_pb2
 from protos.nanofleet.v1.inference_pb2 import GenerateRequest
@@ -10,6 +12,7 @@ from protos.nanofleet.v1.job_pb2 import JobEvent, JobSpec
 from tests.agent.daemon import Daemon, Stubs
 from tests.agent.jobs.samples import FIRST, SECOND
 from tests.agent.kitchen import ENDLESS, Kitchen, ended, events, submit, until
+from tests.agent.operating.programs import Programs
 
 BOARD = ("--board", "orin-nano-4gb")
 STEPS = 400
@@ -101,3 +104,29 @@ async def test_a_job_with_hours_of_its_own_waits_for_them_and_may_be_canceled(
         spec.train.stages[0].steps = 3
         await submit(stubs, spec.SerializeToString(), SECOND)
         assert (await ended(stubs, SECOND)).state == job_pb2.JOB_STATE_SUCCEEDED
+
+
+async def test_a_killed_agents_power_mode_is_made_good_by_the_next_one(
+    daemon: Daemon, tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    programs = Programs.written(tmp_path / "bin")
+    monkeypatch.setenv("PATH", programs.path)
+    daemon.write_config('[power]\nmode = "7W_AI"\n')
+    daemon.start(*BOARD)
+    kitchen = Kitchen(daemon, tiny_base, tiny_dataset)
+    async with daemon.stubs() as stubs:
+        await kitchen.stock(stubs)
+        await submit(stubs, kitchen.spec(steps=ENDLESS))
+        await until(stubs, lambda event: event.HasField("progress"))
+        assert programs.mode == 1
+    daemon.kill()
+    assert programs.mode == 1
+    daemon.start(*BOARD)
+    async with daemon.stubs() as stubs:
+        await until(stubs, lambda event: event.HasField("progress") and event.attempt == 2)
+        assert programs.calls == ["nvpmodel -m 1", "nvpmodel -m 0", "nvpmodel -m 1"]
+        await until(stubs, lambda e: e.log.text.startswith("Power mode 7W_AI (1) for this job"))
+        await stubs.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=FIRST))
+    assert programs.mode == 0
+    daemon.stop()
