@@ -27,6 +27,21 @@
     idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
     warm_start = true        # the model that was served last is loaded again at the start
 
+    [limits]                    # jobs rest while one is passed; 0, empty and false: no limit
+    pause_above_c = 0.0      # of the temperature that stands for the board
+    resume_below_c = 0.0     # 0: 10 °C below
+    over_current = false     # on each event of under-voltage or average over-current
+    pause_above_pressure_percent = 0.0     # of the last 10 s some task waited for memory
+    pause_above_swap_in_mib_per_s = 0.0
+    hours = []               # ["22:00-06:00"]: when jobs may run, in local time
+    mains_only = false
+    pause_below_battery_percent = 0.0
+    rest_s = 30.0            # a rest ends when its reason was gone for so long
+
+    [power]                     # while a job runs; afterwards it is as it was before
+    mode = ""                # nvpmodel's, by name or number; "": it is never changed
+    clocks = ""              # "max": jetson_clocks; "": they are never pinned
+
     [telemetry]
     period_s = 1.0
     ring_mib = 64            # about a day
@@ -45,11 +60,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.inference import engines
+from agent.operating.limits import OperatingLimits, filled
 from protos.errors import InvalidRequest
+from protos.limits import problem
 from protos.transport import AGENT_PORT
 
 FILE = "agent.toml"
 _DEVICES = ("", "cpu", "cuda")
+_CLOCKS = ("", "max")
 _BESIDE = ("", "tegrastats", "jtop")
 STATE_VARIABLE = "NANOFLEET_STATE"
 T = TypeVar("T")
@@ -92,6 +110,12 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
+class Power:
+    mode: str = ""
+    clocks: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Telemetry:
     period_s: float = 1.0
     ring_mib: int = 64
@@ -106,6 +130,8 @@ class Config:
     artifacts: Artifacts = field(default_factory=Artifacts)
     training: Training = field(default_factory=Training)
     inference: Inference = field(default_factory=Inference)
+    limits: OperatingLimits = field(default_factory=OperatingLimits)
+    power: Power = field(default_factory=Power)
     telemetry: Telemetry = field(default_factory=Telemetry)
 
 
@@ -145,6 +171,11 @@ def parsed(tables: dict[str, object], where: str) -> Config:
         raise _wrong(where, "training.device", 'must be "cpu", "cuda" or empty')
     if config.telemetry.beside not in _BESIDE:
         raise _wrong(where, "telemetry.beside", 'must be "tegrastats", "jtop" or empty')
+    if config.power.clocks not in _CLOCKS:
+        raise _wrong(where, "power.clocks", 'must be "max" or empty')
+    config = replace(config, limits=filled(config.limits))
+    if wrong := problem(config.limits):
+        raise _wrong(where, f"limits.{wrong[0]}", wrong[1])
     try:
         engines.named(config.inference.engine)
     except InvalidRequest as error:
@@ -161,12 +192,20 @@ def _section(default: T, table: dict[str, object], where: str, name: str) -> T:
         kind = type(getattr(default, key))
         if kind is float and type(value) is int:
             value = float(value)
+        if kind is tuple:
+            value = _texts(value, where, f"{name}.{key}")
         if type(value) is not kind:
             raise _wrong(where, f"{name}.{key}", f"must be of type {kind.__name__}")
         if isinstance(value, int | float) and value < 0:
             raise _wrong(where, f"{name}.{key}", "must not be negative")
         changes[key] = value
     return replace(default, **changes)  # type: ignore[type-var]  # T is one of the tables
+
+
+def _texts(value: object, where: str, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise _wrong(where, key, 'must be a list of texts, as ["22:00-06:00"]')
+    return tuple(value)
 
 
 def _check_known(table: dict[str, object], default: object, where: str, prefix: str) -> None:

@@ -51,6 +51,8 @@ from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
 from agent.memory.calibration_file import CalibrationFile
 from agent.memory.residents import Residents, read_board
+from agent.operating.power_mode import PowerMode
+from agent.operating.watch import Watch
 from agent.rpc.artifacts import ArtifactService
 from agent.rpc.device import DeviceFacts, DeviceService
 from agent.rpc.inference import InferenceService
@@ -81,7 +83,7 @@ from protos.nanofleet.v1.artifact_pb2 import (
 )
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
 from protos.nanofleet.v1.job_pb2 import GenerateProgress
-from protos.nanofleet.v1.telemetry_pb2 import WorkerSample
+from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample, WorkerSample
 
 if TYPE_CHECKING:
     from agent.telemetry.simulation import Wanted
@@ -133,6 +135,11 @@ class Agent:
         conditions = partial(conditions_of, self._ring)
         recovery.recover(journal, self._store, jobs, clock.boot_id, conditions)
         self._records = Records(journal)
+        self._watch = Watch(config.limits)
+        power = config.power
+        self._power = PowerMode(
+            state, machine.root, clock.boot_id, power.mode, power.clocks == "max"
+        )
         budget = _budget(config, machine.root)
         self._residents = Residents(
             budget,
@@ -143,6 +150,7 @@ class Agent:
             shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
             tell=self._tell,
+            rest=self._watch.rest,
         )
         launcher = Launcher(state / "workers", clock.boot_id)
         engine = config.inference.engine
@@ -184,6 +192,10 @@ class Agent:
             limit=self._limit,
             enter=self._residents.enter_job,
             leave=self._residents.leave_job,
+            rest=self._watch.rest,
+            without_effect=self._watch.without_effect,
+            take_power=self._power.take,
+            give_power_back=self._power.give_back,
             conditions=conditions,
             measured=self._residents.measured_job,
             above_bytes=lambda: self._residents.job_above_bytes,
@@ -241,7 +253,7 @@ class Agent:
         stop = _stop_signal()
         try:
             port = await self._server.start(self._config.listen)
-            jobs = asyncio.create_task(self._runner.run(), name="jobs")
+            jobs = asyncio.create_task(self._run_jobs(), name="jobs")
             telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
@@ -267,6 +279,12 @@ class Agent:
             self._ring.close()
             await self._records.close()
 
+    async def _run_jobs(self) -> None:
+        """After what an agent that died has left of a job's power mode."""
+        for said in await self._power.give_back():
+            _LOG.warning("%s", said)
+        await self._runner.run()
+
     async def _telemetry(self) -> None:
         """A sensor that breaks must not take the jobs with it."""
         while True:
@@ -274,12 +292,16 @@ class Agent:
                 await record(
                     self._sampler,
                     self._ring,
-                    observe=self._observations.add,
+                    observe=self._observe,
                     period_s=self._config.telemetry.period_s,
                 )
             except Exception:  # noqa: BLE001 - whatever it is, telemetry starts again
                 _LOG.exception("telemetry failed; it starts again in %.0f s", _TELEMETRY_AGAIN_S)
             await asyncio.sleep(_TELEMETRY_AGAIN_S)
+
+    def _observe(self, sample: TelemetrySample) -> None:
+        self._observations.add(sample)
+        self._watch.add(sample)
 
     async def _warm_start(self) -> None:
         if self._config.inference.warm_start:

@@ -55,6 +55,8 @@ class Point(enum.Enum):
     # The agent, around a job
     WORKER_NOTED = "worker.noted"
     CALIBRATION_KEPT = "calibration.kept"
+    POWER_NOTED = "power.noted"
+    POWER_FORGOTTEN = "power.forgotten"
     JOB_TIDIED = "job.tidied"
 
     # The training worker

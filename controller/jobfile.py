@@ -12,7 +12,8 @@
 
 Instead of one dataset, ``stages`` lists several with their own lengths and learning rates; what a
 stage does not say, it takes from above. ``evaluation`` holds samples back to tell when to stop.
-What stands below ``generate``, in the place of ``train``, is in generate_section.py.
+What stands below ``generate``, in the place of ``train``, is in generate_section.py, and what
+stands below ``limits``, beside either, in limits_section.py.
 
 Strict, because a misspelt key would train for hours with a default: an unknown key is an error
 that names the line and the key that was probably meant. The defaults are for small instruct
@@ -43,6 +44,7 @@ from controller import peft_options, yaml_lines
 from controller import selector as selectors
 from controller.generate_section import Generate, TemplateMessage
 from controller.jobfields import Fraction, Real, Strict, as_tuple, size_bytes
+from controller.limits_section import Limits
 from controller.records import StageData
 from controller.yaml_lines import Document
 from protos.errors import InvalidRequest
@@ -239,6 +241,7 @@ class JobFile(Strict):
     lost_after_minutes: Annotated[Real, Field(ge=0.05, le=43_200)] | None = None
     train: Train | None = None
     generate: Generate | None = None
+    limits: Limits | None = None
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @model_validator(mode="after")
@@ -264,6 +267,17 @@ class JobFile(Strict):
             return 0
         minutes = self.lost_after_minutes or LOST_AFTER_MINUTES
         return max(1, round(minutes * 60))
+
+    def around(
+        self,
+        train: job_pb2.TrainSpec | None = None,
+        generate: job_pb2.GenerateSpec | None = None,
+    ) -> job_pb2.JobSpec:
+        """The spec of this job with the work, which is one of both."""
+        limits = self.limits.to_proto() if self.limits else None
+        return job_pb2.JobSpec(
+            name=self.name, lease_s=self.lease_s, limits=limits, train=train, generate=generate
+        )
 
     def beside(self, folder: Path) -> "JobFile":
         """The same job, with relative paths counted from ``folder``."""
@@ -303,9 +317,7 @@ class JobFile(Strict):
             for stage, found in zip(train.filled_stages, data, strict=True)
         ]
         evaluation = train.evaluation.to_proto() if train.evaluation else None
-        return job_pb2.JobSpec(
-            name=self.name,
-            lease_s=self.lease_s,
+        return self.around(
             train=job_pb2.TrainSpec(
                 base_digest=base_digest,
                 lora=lora,
@@ -371,7 +383,7 @@ def _key(location: tuple[int | str, ...]) -> tuple[str, ...]:
         return key[:4]
     if key[:2] == ("train", "evaluation"):
         return key[:3]
-    return key[: 2 if key[0] in ("train", "generate") else 1] if key else ()
+    return key[: 2 if key[0] in ("train", "generate", "limits") else 1] if key else ()
 
 
 def _written(key: tuple[str, ...]) -> str:
@@ -392,6 +404,7 @@ _BELOW: dict[str, type[Strict]] = {
     "below `train.stages`": Stage,
     "below `train.evaluation`": Evaluation,
     "below `generate`": Generate,
+    "below `limits`": Limits,
 }
 
 
@@ -415,5 +428,6 @@ def _model_at(above: tuple[str, ...]) -> type[Strict]:
         ("train", "evaluation"): Evaluation,
         ("generate", "messages"): TemplateMessage,
         ("generate",): Generate,
+        ("limits",): Limits,
     }
     return inner.get(above[:2], Train)

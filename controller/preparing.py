@@ -86,7 +86,7 @@ class Preparation:
         needed = template.named_in(spec)
         await asyncio.to_thread(prompts.check_fields, path, report, needed, name=name)
         return Prepared(
-            job_pb2.JobSpec(name=job.name, lease_s=job.lease_s, generate=spec),
+            job.around(generate=spec),
             _once(base, *([adapter] if adapter else []), dataset),
         )
 
@@ -127,9 +127,10 @@ def engine_of(spec: job_pb2.JobSpec) -> str:
 def capabilities_of(spec: job_pb2.JobSpec, base: CatalogueEntry) -> tuple[str, ...]:
     """What a device's agent must know for the job, as in Device.capabilities."""
     of_base = f"base:gguf/{str(base.details.get('file_type', '')).lower()}"
+    limits = ("jobs:limits",) if spec.HasField("limits") else ()
     if spec.HasField("generate"):
-        return ("generate:jsonl+zstd", of_base)
-    return ("train:lora", "dataset:jsonl+zstd", of_base)
+        return ("generate:jsonl+zstd", of_base, *limits)
+    return ("train:lora", "dataset:jsonl+zstd", of_base, *limits)
 
 
 def _check_window(sequence_length: int, base: CatalogueEntry) -> None:

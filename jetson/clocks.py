@@ -17,6 +17,8 @@ from jetson.sysfs import children, count_of, read_int, read_text
 _MODE_ID = re.compile(r"pmode:(\d{1,4})")
 _MODE = re.compile(r"^<\s*POWER_MODEL\s+ID=(\d{1,4})\s+NAME=(\S+)\s*>", re.MULTILINE)
 
+_ANSWER = re.compile(r"^NV Power Mode: .*\n(\d{1,4})\s*$", re.MULTILINE)
+
 _CLOCKS_KHZ = range(10**8)
 
 
@@ -73,10 +75,20 @@ def read_power_mode(root: Path = Path("/")) -> PowerMode | None:
     if found is None:
         return None
     mode = int(found[1])
-    names = {
+    return PowerMode(mode, read_power_modes(root).get(mode))
+
+
+def read_power_modes(root: Path = Path("/")) -> dict[int, str]:
+    """Of nvpmodel's configuration: names by number."""
+    return {
         int(id): name for id, name in _MODE.findall(read_text(root / "etc/nvpmodel.conf") or "")
     }
-    return PowerMode(mode, names.get(mode))
+
+
+def answered_mode(text: str) -> int | None:
+    """The number that ``nvpmodel -q`` prints, on the line after the name."""
+    found = _ANSWER.search(text)
+    return int(found[1]) if found else None
 
 
 def _pinned(policies: tuple[str, ...]) -> bool | None:

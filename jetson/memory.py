@@ -16,6 +16,7 @@ from jetson.sysfs import read_bytes, read_text
 _FIELD = re.compile(rb"^(\w+):[ \t]+(\d{1,15})(?: kB)?[ \t]*$", re.MULTILINE)
 _NVMAP_TOTAL = re.compile(r"^total\s+(\d{1,12})K\s*$", re.MULTILINE)
 _BUDDIES = re.compile(r"^Node\s+\d+, zone\s+\S+((?:\s+\d{1,12})+)\s*$", re.MULTILINE)
+_SWAPPED_IN = re.compile(rb"^pswpin (\d{1,18})$", re.MULTILINE)
 _SOME = re.compile(r"^some avg10=(\d{1,3}(?:\.\d+)?) ", re.MULTILINE)
 
 
@@ -80,6 +81,14 @@ def read_pressure_percent(root: Path = Path("/")) -> float | None:
     text = read_text(root / "proc/pressure/memory")
     found = _SOME.search(text) if text else None
     return None if found is None else min(100.0, float(found[1]))
+
+
+def read_swapped_in_bytes(
+    root: Path = Path("/"), page_bytes: int = os.sysconf("SC_PAGE_SIZE")
+) -> int | None:
+    """What came back from swap since boot: a board where this rises fast computes for nothing."""
+    found = _SWAPPED_IN.search(read_bytes(root / "proc/vmstat") or b"")
+    return int(found[1]) * page_bytes if found else None
 
 
 def read_process(pid: int, root: Path = Path("/")) -> ProcessMemory | None:

@@ -64,6 +64,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "artifacts.persisting",
         "protos",
     ),
+    "agent.operating": ("agent.operating", "artifacts", "jetson", "protos"),
     "agent.memory": ("agent.memory", "artifacts", "jetson", "protos"),
     "agent.jobs": (
         "agent.clock",

@@ -21,13 +21,14 @@ between leaves it in the job's folder, where recovery.py finds an adapter, and t
 answers. What kinds of jobs differ in is in work.py.
 
 A worker that generates rests while requests are under way, even where the memory is enough for
-both: they would share the processor.
+both: they would share the processor. So there are two reasons to pause, those of the arbiter
+(``suspend``) and that; it goes on when neither is left.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -155,9 +156,14 @@ class Attempt:
             command = await self._work.command(
                 self._means, self.job_id, self._folder, is_rehearsed=self._is_rehearsed
             )
+            await self._tell_all(self._means.without_effect(self._spec))
             if not await self._enter():
                 return self._not_started()
-            last, exit = await self._run(command)
+            try:
+                await self._tell_all(await self._means.take_power())
+                last, exit = await self._run(command)
+            finally:
+                await self._tell_all(await self._means.give_power_back())
         finally:
             self._rests.set()
             self._means.leave()
@@ -167,6 +173,10 @@ class Attempt:
     @property
     def yields(self) -> bool:
         return not self._work.holds_memory
+
+    @property
+    def may_rest(self) -> bool:
+        return True
 
     async def suspend(self) -> None:
         """Returns when the worker rests at a micro-step, its workspace given back, or is gone."""
@@ -180,7 +190,7 @@ class Attempt:
         """Lets a suspended worker go on; one that waits for its trial adapter still does."""
         self._suspended = False
         if self._worker is not None and self._speech is None and not self._makes_way:
-            await _send(self._worker, TrainingCommand(resume=ResumeTraining()))
+            await self._resume(self._worker)
 
     async def extend_lease(self, end_ns: int) -> None:
         if self._worker is not None:
@@ -189,6 +199,10 @@ class Attempt:
 
     async def tell(self, decision: Decision) -> None:
         told = Decided(act=decision.act.value, reason=decision.reason)
+        await self._write(self._means.records.journal.decided, told)
+
+    async def tell_waiting(self, why: str) -> None:
+        told = Decided(act="let the job wait", reason=why)
         await self._write(self._means.records.journal.decided, told)
 
     async def stop(self) -> None:
@@ -298,7 +312,12 @@ class Attempt:
             await self._means.unrequested()
             self._makes_way = False
             if not self._suspended:
-                await _send(worker, TrainingCommand(resume=ResumeTraining()))
+                await self._resume(worker)
+
+    async def _resume(self, worker: Worker[TrainingReport]) -> None:
+        """It does not rest from now on, whenever it says so: who suspends it then must pause it."""
+        self._rests.clear()
+        await _send(worker, TrainingCommand(resume=ResumeTraining()))
 
     async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
@@ -349,6 +368,10 @@ class Attempt:
                 self._log_lines += 1
                 await self._write(journal.log, report.log)
 
+    async def _tell_all(self, sentences: Sequence[str]) -> None:
+        for said in sentences:
+            await self._write(self._means.records.journal.log, LogLine(text=said))
+
     async def _write(self, call: Callable[[str, M], None], entry: M) -> None:
         """Progress that cannot be written for want of space is lost; the job goes on."""
         try:
@@ -367,7 +390,7 @@ class Attempt:
         plan = completed(done.plan, self._means, self._meter.power_w())
         await self._write(self._means.records.journal.rehearsed, JobEvent(plan=plan))
         if done.adapter_path and not self._suspended:
-            await _send(worker, TrainingCommand(resume=ResumeTraining()))
+            await self._resume(worker)
 
     async def _spoken(self, adapter: Path) -> PlanCheck | None:
         """None when it was hushed. Raises _Unserved."""

@@ -33,6 +33,10 @@ async def _enter_nothing(base: Path, spec: JobSpec, trainee: Trainee) -> None:
     pass
 
 
+async def _change_nothing() -> Sequence[str]:
+    return ()
+
+
 async def _never() -> None:
     await asyncio.Event().wait()
 
@@ -56,6 +60,12 @@ class Means:
     # Called around each attempt, with the job's base model: room is made for it, and given back.
     enter: Callable[[Path, JobSpec, Trainee], Awaitable[None]] = _enter_nothing
     leave: Callable[[], None] = lambda: None
+    # Why a job must not compute now by the operating limits, and which of its own have no effect.
+    rest: Callable[[JobSpec], str] = lambda spec: ""
+    without_effect: Callable[[JobSpec], Sequence[str]] = lambda spec: ()
+    # Around a job's worker: the power mode that the operator wants; both say what they did.
+    take_power: Callable[[], Awaitable[Sequence[str]]] = _change_nothing
+    give_power_back: Callable[[], Awaitable[Sequence[str]]] = _change_nothing
     # How the board and the job's worker were when telemetry last looked.
     conditions: Callable[[str], Conditions] = lambda job_id: Conditions()
     # What the worker was seen to take of anonymous memory.

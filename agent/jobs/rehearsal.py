@@ -46,10 +46,11 @@ _ERRORS: dict[job_pb2.Cause.ValueType, type[errors.NanofleetError]] = {
 
 
 class _Rehearsed:
-    """A rehearsal before the arbiter: measured, so it makes room for nobody; a board that runs out
-    of memory ends it."""
+    """A rehearsal before the arbiter: measured, so it makes room for nobody, and does not rest; a
+    board that runs out of memory ends it."""
 
     yields = False
+    may_rest = False
     worker: Worker[TrainingReport] | None = None
 
     async def suspend(self) -> None:
@@ -67,6 +68,9 @@ class _Rehearsed:
 
     async def tell(self, decision: Decision) -> None:
         """A rehearsal has no journal; its client hears how it ended."""
+
+    async def tell_waiting(self, why: str) -> None:
+        """Nor of its beginning."""
 
 
 class Rehearsals:
@@ -96,6 +100,13 @@ class Rehearsals:
                 "A job runs on this device, or another one is rehearsed.",
                 why="What is measured beside it would be wrong for both.",
                 fix="Try again when it has ended, or plan for another device.",
+                retry_after_s=_AGAIN_S,
+            )
+        if why := self._means.rest(job_pb2.JobSpec()):
+            raise errors.Busy(
+                "This device rests now.",
+                why=why,
+                fix="Try again later, or plan for another device.",
                 retry_after_s=_AGAIN_S,
             )
         async with self._turn:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from agent.jobs import generate_spec
 from artifacts import digest
+from protos import limits
 from protos.errors import InvalidRequest
 from protos.nanofleet.v1.job_pb2 import SCHEDULE_UNSPECIFIED, JobSpec, TrainSpec, TrainStage
 from protos.recipe import total_steps
@@ -51,6 +52,9 @@ def check(spec: JobSpec) -> None:
     if len(spec.name) > _MAX_NAME:
         raise InvalidRequest(f"The name is longer than {_MAX_NAME} characters.", field="name")
     _check_ranges(("lease_s", spec.lease_s, 0, _LONGEST_LEASE_S), within="")
+    if spec.HasField("limits") and (wrong := limits.problem(spec.limits)):
+        key, why = wrong
+        raise InvalidRequest(f"limits.{key} {why}.", field=f"limits.{key}")
     match spec.WhichOneof("work"):
         case "train":
             _check_train(spec.train)

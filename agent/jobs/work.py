@@ -59,8 +59,11 @@ class Training(Work):
     kind = WorkerSample.KIND_TRAINING
 
     def __init__(self, job: JobSpec, *, takes_least: bool) -> None:
-        train = spec.least_memory(job.train) if takes_least else job.train
-        super().__init__(JobSpec(name=job.name, train=train))
+        todo = JobSpec()
+        todo.CopyFrom(job)
+        if takes_least:
+            todo.train.CopyFrom(spec.least_memory(job.train))
+        super().__init__(todo)
         self._takes_least = takes_least
 
     @property

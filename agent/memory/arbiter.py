@@ -11,6 +11,15 @@ A suspended trainer keeps its process and its adapter, and has given back what i
 back within a second. ``decide`` gives one decision at a time, the most urgent; it is carried out,
 and then what is seen next is decided anew. Pure: no clock, no process, no file. What holds of every
 sequence of decisions is in tests/agent/memory/test_arbiter.py.
+
+Beside memory there are the operating limits (agent/operating): the job must rest, whoever asks.
+
+       WAITING    is not begun
+       RUNNING    is SUSPENDED
+       SUSPENDED  stays so. Afterwards one that made room for nobody goes on as soon as it fits
+                  beside the model, also one that answers; one that did waits for the quiet.
+
+Serving goes on meanwhile, and a request may still have the suspended job stopped for its room.
 """
 
 import enum
@@ -32,11 +41,13 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``yields``: whether it makes room for a request."""
+    """``yields``: whether it makes room for a request; ``rested``: whether it was suspended for a
+    rest, and for nobody."""
 
     claim: Claim
     phase: Phase
     yields: bool = True
+    rested: bool = False
 
     @property
     def held(self) -> tuple[Claim, ...]:
@@ -65,7 +76,8 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Observation:
     """``pressure_percent``: share of the last 10 s in which some task waited for memory; None where
-    the kernel does not say. ``wanted``: what a request waits for that no loaded model serves."""
+    the kernel does not say. ``wanted``: what a request waits for that no loaded model serves.
+    ``rest``: why the job must not compute now; empty: it may."""
 
     budget: Budget
     available_bytes: int
@@ -75,6 +87,7 @@ class Observation:
     wanted: Claim | None = None
     # Whether somebody waits for it; else it is loaded for whoever may come.
     is_asked: bool = True
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +122,19 @@ class Decision:
 def decide(seen: Observation, policy: Policy) -> Decision | None:
     """What to do next; None: nothing until something changes, or time has passed."""
     return (
-        _relieve(seen, policy)
+        _rest(seen)
+        or _relieve(seen, policy)
         or _serve(seen, policy)
         or _train(seen, policy)
         or _tidy(seen, policy)
     )
+
+
+def _rest(seen: Observation) -> Decision | None:
+    """The job computes where it must not."""
+    if seen.rest and seen.job is not None and seen.job.phase is Phase.RUNNING:
+        return Decision(Act.SUSPEND_JOB, seen.rest)
+    return None
 
 
 def _relieve(seen: Observation, policy: Policy) -> Decision | None:
@@ -168,14 +189,17 @@ def _train(seen: Observation, policy: Policy) -> Decision | None:
     job, model = seen.job, seen.model
     if job is None or job.phase is Phase.RUNNING or seen.wanted or _is_short(seen, policy):
         return None
+    if seen.rest:
+        return None
     if not seen.budget.fits(job.claim):
         # It was admitted when the board had more.
         act = Act.REFUSE_JOB if job.phase is Phase.WAITING else Act.STOP_JOB
         return Decision(act, _beside(seen.budget, job.claim, []))
     if model is not None and (model.busy or model.quiet_s < policy.quiet_s):
         fits = seen.budget.fits(job.claim, [model.claim])
-        # One that was suspended waits for the quiet, or it would be suspended again at once.
-        is_free = job.phase is Phase.WAITING and (fits or not (model.busy or job.yields))
+        # One that made room waits for the quiet, or it would be suspended again at once.
+        made_room = job.phase is Phase.SUSPENDED and not job.rested
+        is_free = not made_room and (fits or not (model.busy or job.yields))
         if not is_free:
             return None
     if model is not None and not seen.budget.fits(job.claim, [model.claim]):
@@ -187,8 +211,10 @@ def _train(seen: Observation, policy: Policy) -> Decision | None:
     more_bytes = job.claim.forecast.anonymous_bytes - held_bytes
     if seen.available_bytes - more_bytes < policy.floor_bytes:
         return None
-    act = Act.START_JOB if job.phase is Phase.WAITING else Act.RESUME_JOB
-    return Decision(act, _beside(seen.budget, job.claim, [model.claim] if model else []))
+    room = _beside(seen.budget, job.claim, [model.claim] if model else [])
+    if job.phase is Phase.WAITING:
+        return Decision(Act.START_JOB, room)
+    return Decision(Act.RESUME_JOB, f"What it rested for is over. {room}" if job.rested else room)
 
 
 def _tidy(seen: Observation, policy: Policy) -> Decision | None:
@@ -204,6 +230,8 @@ def waits_for(seen: Observation, policy: Policy) -> str:
     job, model = seen.job, seen.model
     if job is None or job.phase is Phase.RUNNING:
         return ""
+    if seen.rest:
+        return seen.rest
     if _is_short(seen, policy):
         return f"{_shortage(seen, policy)}."
     if model is not None and (model.busy or model.quiet_s < policy.quiet_s):

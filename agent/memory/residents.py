@@ -69,6 +69,11 @@ class Trainee(Protocol):
         """Whether it makes room for a request."""
         ...
 
+    @property
+    def may_rest(self) -> bool:
+        """Whether the operating limits concern it."""
+        ...
+
     async def suspend(self) -> None:
         """Returns when it has given back what it computes in, or has ended."""
 
@@ -81,6 +86,9 @@ class Trainee(Protocol):
 
     async def tell(self, decision: Decision) -> None:
         """For the job's journal."""
+
+    async def tell_waiting(self, why: str) -> None:
+        """The same, of one that is not begun yet."""
 
 
 class Server(Protocol):
@@ -115,7 +123,9 @@ def read_board(root: Path = Path("/")) -> Reading:
 class _Training:
     claim: Claim
     trainee: Trainee
+    spec: JobSpec
     phase: Phase = Phase.WAITING
+    rested: bool = False
     refusal: str = ""
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -129,7 +139,8 @@ class _Wanted:
 
 
 class Residents:
-    """``read`` looks at the board; ``engine``: that which serves. ``admit_job`` and ``admit_model``
+    """``read`` looks at the board; ``rest`` says why a job must not compute now; ``engine``: that
+    which serves. ``admit_job`` and ``admit_model``
     may be called from any thread, all else in the running loop."""
 
     def __init__(
@@ -142,6 +153,7 @@ class Residents:
         shared_gpu: bool = False,
         calibration: CalibrationFile | None = None,
         tell: Tell = tell_nobody,
+        rest: Callable[[JobSpec], str] = lambda spec: "",
     ) -> None:
         self.budget = budget
         self._policy = policy
@@ -156,6 +168,7 @@ class Residents:
         self._lock = asyncio.Lock()  # one decision at a time
         self._changed = asyncio.Event()
         self._tell = tell
+        self._rest = rest
         self._calibration_file = calibration
         self._calibration = calibration.load() if calibration else Calibration()
         self._kept = self._calibration
@@ -185,21 +198,30 @@ class Residents:
         kind = "generation" if spec.HasField("generate") else "training"
         owner = f"the {kind} job {spec.name}"
         claim = await asyncio.to_thread(self._job_claim, path, spec, owner)
-        entered = self._training = _Training(claim, trainee)
-        told = False
+        entered = self._training = _Training(claim, trainee, spec)
+        told = ""
         try:
             while entered.phase is Phase.WAITING:
                 await self._settle()
                 if entered.refusal:
                     raise OutOfMemory(f"There is no memory for {owner}.", why=entered.refusal)
                 if entered.phase is Phase.WAITING:
-                    if not told:
-                        _LOG.info("%s: %s", owner, waits_for(await self._observed(), self._policy))
-                        told = True
+                    told = await self._tell_waiting(entered, told)
                     await self._wait()
         except BaseException:
             self.leave_job()
             raise
+
+    async def _tell_waiting(self, waiting: _Training, told: str) -> str:
+        """Why it waits: once, and again when it is for a rest then. Returns what was told last."""
+        seen = await self._observed()
+        if told and not (seen.rest and told != seen.rest):
+            return told
+        why = waits_for(seen, self._policy)
+        _LOG.info("%s: %s", waiting.claim.owner, why)
+        if seen.rest:
+            await waiting.trainee.tell_waiting(why)
+        return why
 
     def leave_job(self) -> None:
         """Its worker is gone."""
@@ -320,27 +342,34 @@ class Residents:
         """Decides and carries out until nothing is left to decide."""
         async with self._lock:
             for _ in range(_MOST_DECISIONS):
-                decision = decide(await self._observed(), self._policy)
+                seen = await self._observed()
+                decision = decide(seen, self._policy)
                 if decision is None:
                     return
-                await self._carry_out(decision)
+                await self._carry_out(decision, seen)
 
     async def _observed(self) -> Observation:
         reading = await asyncio.to_thread(self._read)
         training, wanted, model = self._training, self._wanted, None
         if self._model is not None and self._server is not None:
             model = Model(self._model, self._server.busy, self._server.quiet_s)
+        job, rest = None, ""
+        if training is not None:
+            yields = training.trainee.yields
+            job = Job(training.claim, training.phase, yields, training.rested)
+            rest = self._rest(training.spec) if training.trainee.may_rest else ""
         return Observation(
             self.budget,
             reading.available_bytes,
             reading.pressure_percent,
-            Job(training.claim, training.phase, training.trainee.yields) if training else None,
+            job,
             model,
             wanted.claim if wanted and not wanted.is_granted and not wanted.refusal else None,
             wanted.is_asked if wanted else True,
+            rest,
         )
 
-    async def _carry_out(self, decision: Decision) -> None:
+    async def _carry_out(self, decision: Decision, seen: Observation) -> None:
         _LOG.info("%s: %s", decision.act.value, decision.reason)
         training, wanted = self._training, self._wanted
         if decision.act in _OF_THE_MODEL:
@@ -364,10 +393,10 @@ class Residents:
             case Act.SUSPEND_JOB if training:
                 await training.trainee.tell(decision)
                 await training.trainee.suspend()
-                training.phase = Phase.SUSPENDED
+                training.phase, training.rested = Phase.SUSPENDED, bool(seen.rest)
             case Act.RESUME_JOB if training:
                 await training.trainee.tell(decision)
-                training.phase = Phase.RUNNING
+                training.phase, training.rested = Phase.RUNNING, False
                 await training.trainee.resume()
             case Act.STOP_JOB if training:
                 await training.trainee.tell(decision)

@@ -25,7 +25,7 @@ from protos.nanofleet.v1 import device_pb2, device_pb2_grpc
 CAPABILITIES = ("base:gguf/q8_0", "base:gguf/qint8", "base:gguf/q4_0", "base:gguf/f16",
                 "base:gguf/bf16", "base:gguf/f32", "dataset:jsonl+zstd", "train:lora",
                 "train:float32", "adapter:peft+gguf", "generate:jsonl+zstd",
-                "jobs:lease")  # fmt: skip
+                "jobs:lease", "jobs:limits")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

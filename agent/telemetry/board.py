@@ -8,7 +8,7 @@ every few samples.
 from collections.abc import Callable
 from pathlib import Path
 
-from jetson import clocks, emc, gpu, memory, power, thermal, throttling
+from jetson import clocks, emc, gpu, memory, power, supply, thermal, throttling
 from jetson.observed import Observed
 from protos.nanofleet.v1 import telemetry_pb2
 
@@ -44,7 +44,9 @@ class BoardSensors:
         """None where neither the board nor another program has a monitor."""
         return power.read_rails(self._rails) or self._observed.power
 
-    def memory(self, agent_rss_bytes: int) -> telemetry_pb2.MemorySample | None:
+    def memory(
+        self, agent_rss_bytes: int, swap_in_bytes_per_s: float | None
+    ) -> telemetry_pb2.MemorySample | None:
         read = memory.read_memory(self._root)
         if read is None:
             return None
@@ -61,6 +63,7 @@ class BoardSensors:
             zram_total_bytes=zram.size_bytes if zram else None,
             zram_used_bytes=zram.used_bytes if zram else None,
             largest_free_block_bytes=block.size_bytes if block else None,
+            swap_in_bytes_per_s=swap_in_bytes_per_s,
         )
 
     def cpu(self, load_percent: float) -> telemetry_pb2.CpuSample:
@@ -111,6 +114,14 @@ class BoardSensors:
             for read in throttling.read_counters(self._counters)
         ]
 
+    def supply(self) -> telemetry_pb2.SupplySample | None:
+        read = supply.read_supply(self._supplies)
+        if read is None:
+            return None
+        return telemetry_pb2.SupplySample(
+            on_mains=read.on_mains, battery_percent=read.battery_percent
+        )
+
     def power_mode(self) -> telemetry_pb2.PowerModeSample | None:
         mode, pinned = self._mode, self._pinned
         if mode is None and pinned is None:
@@ -128,6 +139,7 @@ class BoardSensors:
         self._gpu = gpu.find_gpu(self._root)
         self._policies = clocks.find_policies(self._root)
         self._counters = throttling.find_counters(self._root)
+        self._supplies = supply.find_supplies(self._root)
 
     def _read_state(self) -> None:
         self._mode = clocks.read_power_mode(self._root)

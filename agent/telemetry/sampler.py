@@ -20,6 +20,9 @@ from jetson import boot, memory, power, rapl
 from jetson.observed import Observed
 from protos.nanofleet.v1 import telemetry_pb2
 
+# No memory is faster: more is a counter that was misread.
+_MOST_BYTES_PER_S = 1 << 40
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
@@ -43,6 +46,21 @@ def cpu_times() -> tuple[float, float]:
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     total = sum(times) - guests
     return total - idle, total
+
+
+class _Rate:
+    """Of a counter of bytes that may be missing, or begin anew."""
+
+    def __init__(self, now_ns: int, count: int | None) -> None:
+        self._before_ns, self._before = now_ns, count
+
+    def per_s(self, now_ns: int, count: int | None) -> float | None:
+        """Since the call before."""
+        elapsed_ns, risen = now_ns - self._before_ns, None
+        if count is not None and self._before is not None and elapsed_ns > 0:
+            risen = max(0, count - self._before) * 1e9 / elapsed_ns
+        self._before_ns, self._before = now_ns, count
+        return risen if risen is None or risen <= _MOST_BYTES_PER_S else None
 
 
 class Sampler:
@@ -78,6 +96,7 @@ class Sampler:
         self._is_simulated = is_simulated
         self._counters = rapl.read_counters(root)
         self._counted_ns = boottime_ns()
+        self._swap_in = _Rate(boottime_ns(), memory.read_swapped_in_bytes(root))
         self._cpu_times = cpu_times
         self._cpu = cpu_times()
         self.energy = EnergyMeter()
@@ -93,7 +112,10 @@ class Sampler:
             boot_id=self._boot_id,
             boottime_ns=now_ns,
             utc_ns=self._utc_ns(),
-            memory=board.memory(agent.rss_bytes if agent else 0),
+            memory=board.memory(
+                agent.rss_bytes if agent else 0,
+                self._swap_in.per_s(now_ns, memory.read_swapped_in_bytes(self._root)),
+            ),
             cpu=board.cpu(_load_percent(before, self._cpu)),
             gpu=board.gpu(),
             power=self._power(now_ns),
@@ -103,6 +125,7 @@ class Sampler:
             emc=board.emc(),
             over_current=board.over_current(),
             power_mode=board.power_mode(),
+            supply=board.supply(),
             simulated=self._is_simulated,
             beside_source=self._beside_source,
         )

@@ -5,6 +5,9 @@ do: the share of this machine's cores that they use is the board's load; from it
 with a time constant, degrees; their anonymous memory is missing from MemAvailable. Whatever this
 machine lacks is not there on the board either. All of it is labelled as simulated wherever it is
 shown.
+
+What a person writes into the other files stays: counters of over-current, chargers, batteries. A
+number in ``warmer_celsius`` of the folder is added to every temperature: a board in the sun.
 """
 
 import asyncio
@@ -22,11 +25,15 @@ from jetson.simulation import replay, tree
 from jetson.simulation.boards import BOARDS, tree_of
 from jetson.simulation.plant import Plant
 from jetson.simulation.replay import Replay
+from jetson.sysfs import read_bytes, read_int
 from protos.errors import InvalidRequest
 
 FOLDER = "board"
 PERIOD_S = 1.0
 _PRESSURE = "proc/pressure/memory"
+_SWAPPED = "proc/vmstat"
+WARMER = "warmer_celsius"
+_WARMER_CELSIUS = range(-100, 101)
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +82,8 @@ class SimulatedBoard:
         self._spent_s: dict[int, float] = {}
         self._busy_s = self._passed_s = 0.0
         self._cores = len(os.sched_getaffinity(0))
-        self._has_pressure = (self.root / _PRESSURE).exists()
+        # This machine's own: what waits here waits on the board.
+        self._shared = [name for name in (_PRESSURE, _SWAPPED) if (self.root / name).exists()]
         self._replay.show("proc/sys/kernel/random/boot_id", f"{boot.boot_id()}\n".encode())
         self._show(0.0, ())
 
@@ -112,12 +120,17 @@ class SimulatedBoard:
     def _show(self, load: float, pids: Sequence[int]) -> None:
         self._replay.move(
             power_mw=self._plant.power_mw,
-            rise_celsius=self._plant.rise_celsius,
+            rise_celsius=self._plant.rise_celsius + self._warmer_celsius,
             load=load,
             available_bytes=self._left_bytes(pids),
         )
-        if self._has_pressure and (waiting := _pressure()):
-            self._replay.show(_PRESSURE, waiting)
+        for name in self._shared:
+            if told := read_bytes(Path("/", name)):
+                self._replay.show(name, told)
+
+    @property
+    def _warmer_celsius(self) -> int:
+        return read_int(self.root / WARMER, _WARMER_CELSIUS) or 0
 
     def _newly_spent_s(self, pids: Sequence[int]) -> float:
         """Processor time since the last look. A worker that is new has spent all of its time since
@@ -154,11 +167,3 @@ def _spent_s(pids: Sequence[int]) -> dict[int, float]:
             continue  # It has ended since it was named.
         found[pid] = times.user + times.system
     return found
-
-
-def _pressure() -> bytes | None:
-    """This machine's own: what waits here waits on the board."""
-    try:
-        return Path("/", _PRESSURE).read_bytes()
-    except OSError:
-        return None

@@ -87,6 +87,7 @@ def tree_of(board: SampleBoard) -> Tree:
     found |= tree.memory(board.memory_kb, board.available_kb, swap_kb, more=nvmap)
     if board.zram_devices:
         found |= tree.zram(board.zram_devices, swap_kb // board.zram_devices, 4_096)
+    found |= tree.swapped_in(0)
     if major >= 34:
         found |= tree.pressure(0.0)
     if "tegra234" in board.compatible[-1] or "tegra264" in board.compatible[-1]:

@@ -117,6 +117,13 @@ def power_modes(chosen: int, *names: str) -> Tree:
     }
 
 
+def supply(name: str, kind: str, **files: object) -> Tree:
+    """An entry of the kernel's list of chargers, ports and batteries."""
+    folder = f"sys/class/power_supply/{name}"
+    named = {"type": kind, **files}
+    return {f"{folder}/{file}": f"{content}\n".encode() for file, content in named.items()}
+
+
 def over_current(number: int, *events: int) -> Tree:
     folder = f"sys/class/hwmon/hwmon{number}"
     counts = {f"{folder}/oc{kind}_event_cnt": _line(count) for kind, count in enumerate(events, 1)}
@@ -152,6 +159,10 @@ def free_blocks(*counts: int) -> Tree:
     """Free pieces of 1, 2, 4 … pages."""
     listed = " ".join(f"{count:6d}" for count in counts)
     return {"proc/buddyinfo": f"Node 0, zone   Normal {listed} \n".encode()}
+
+
+def swapped_in(pages: int) -> Tree:
+    return {"proc/vmstat": f"nr_free_pages 81234\npswpin {pages}\npswpout 7\n".encode()}
 
 
 def pressure(some_percent: float) -> Tree:

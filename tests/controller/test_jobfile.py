@@ -281,3 +281,44 @@ def test_values_that_are_no_file() -> None:
     assert spec(parse_job({"name": "persona", "train": train})).stages[0].steps == 3
     with pytest.raises(InvalidRequest, match="job: unknown key `nam`, did you mean `name`"):
         parse_job({"nam": "persona", "train": train})
+
+
+def test_limits_are_of_any_job() -> None:
+    limits = {"hours": "22:00-06:00", "pause_above_c": 85}
+    base = {"name": "nights", "limits": limits}
+    made = parse_job({**base, "train": {"base": "b", "dataset": "d", "steps": 3}}).around()
+    expected = job_pb2.OperatingLimits(
+        pause_above_c=85, resume_below_c=75, hours=["22:00-06:00"], rest_s=30
+    )
+    assert made.limits == expected
+    answering = parse_job({**base, "generate": {"base": "b", "dataset": "d"}})
+    assert answering.around(generate=job_pb2.GenerateSpec()).limits == expected
+    assert not load_plain().around().HasField("limits")
+
+
+def load_plain() -> JobFile:
+    return parse_job({"name": "x", "train": {"base": "b", "dataset": "d", "steps": 3}})
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("  hour: 22:00-06:00", ":2: unknown key `limits.hour`, did you mean `hours`?"),
+        ("  hours: night", "`limits.hours` has 'night'; write a span as \"22:00-06:00\"."),
+        ("  hours: [24:00-06:00]", "`limits.hours` has '24:00-06:00', which is no part of a day"),
+        ("  pause_above_c: 85\n  resume_below_c: 90", "`limits.resume_below_c` is 90; it must be"),
+        ("  resume_below_c: 90", "`limits.resume_below_c` is given without pause_above_c"),
+        ("  pause_above_c: 800", "`limits.pause_above_c` is 800; it lies between 20 and 150"),
+        ("  rest_s: 0", "`limits.rest_s` is 0; it lies between 1 and 86400."),
+        ("  mains_only: 3", "`limits.mains_only` is 3: input should be a valid boolean."),
+    ],
+)
+def test_limits_that_make_no_sense(limits: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load(tmp_path, f"limits:\n{limits}\n{EXAMPLE}")
+    assert said in caught.value.what
+
+
+def test_a_limit_in_the_wrong_place_is_pointed_to(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="belongs below `limits`"):
+        load(tmp_path, EXAMPLE + "  mains_only: true\n")

@@ -8,6 +8,7 @@ import pytest
 from artifacts import dataset, prompts
 from controller.generate_section import Generate
 from controller.jobfile import Evaluation, JobFile, Train, load_job_file
+from controller.limits_section import Limits
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs/examples/finetune.yaml"
@@ -41,15 +42,21 @@ def test_it_loads_and_says_how_it_is_used(path: Path) -> None:
 
 def test_the_example_explains_every_key_on_its_line() -> None:
     text = EXAMPLE.read_text() + STAGES.read_text() + TEACH.read_text()
-    explained = set(re.findall(r"^ *(\w+): .*#", text, re.MULTILINE)) | {"train", "generate"}
+    explained = set(re.findall(r"^ *(\w+): .*#", text, re.MULTILINE)) | {
+        "train",
+        "generate",
+        "limits",
+    }
     other = set(re.findall(r"or   (\w+): ", text)) - {"role"}
-    models = (JobFile, Train, Evaluation, Generate)
+    models = (JobFile, Limits, Train, Evaluation, Generate)
     assert explained | other == {name for model in models for name in model.model_fields}
 
 
 def test_the_example_has_the_defaults() -> None:
-    job = load_job_file(EXAMPLE).train
+    file = load_job_file(EXAMPLE)
+    job = file.train
     assert job is not None
+    assert file.limits == Limits()
     plain = Train(base=job.base, dataset=job.dataset, epochs=job.epochs, learning_rate=2e-5)
     assert job == plain
 

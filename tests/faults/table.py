@@ -5,6 +5,7 @@
     rejoin       the device joins again
     stock        a model and a dataset are added to the catalogue
     life         a job, from its files to its adapter; an artifact comes and goes
+    powered      a life in another power mode
     teaching     a model answers a dataset, and the answers become a file
     hello        the agent starts and answers; the settings of the row came before
     speech       the adapter of a job answers
@@ -144,6 +145,7 @@ TABLE: tuple[Row, ...] = (
         Point.DATASET_PACKED,
         Point.JOURNAL_CHECKPOINT,
     ),
+    *_rows("powered", AGENT, Point.POWER_NOTED, (Point.POWER_NOTED, 2), Point.POWER_FORGOTTEN),
     *_rows("teaching", CONTROLLER, Point.DATASET_UNPACKED),
     *_rows("hello", AGENT, Point.RING_RESIZED),
     *_rows(

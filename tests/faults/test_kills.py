@@ -9,6 +9,7 @@ import pytest
 
 from agent.memory.forecast import inference_forecast, training_forecast
 from agent.memory.plan import Plan
+from agent.operating import power_mode
 from artifacts import base_model
 from artifacts import digest as digests
 from artifacts.persisting import AFTER, BEFORE, Point
@@ -16,6 +17,7 @@ from artifacts.pieces import LEAST_BYTES
 from artifacts.store import ArtifactStore
 from controller.records import StageData
 from tests import disks
+from tests.agent.operating.programs import Programs
 from tests.faults import oracle
 from tests.faults.drive import job
 from tests.faults.lab import BASE, CONFIG, DATA, Lab, Order
@@ -76,12 +78,15 @@ def test_killed_there(
 
 def tell(row: Row, lab: Lab, order: Order) -> None:
     nobody: dict[str, str] = {}
-    agent = order.environment() if row.who == AGENT else nobody
+    agent = {**order.environment()} if row.who == AGENT else nobody
+    if row.story == "powered":
+        agent["PATH"] = Programs.written(lab.folder / "programs").path
     controller = nobody if row.who == AGENT else order.environment()
     prepare(lab, row)
     if row.story not in ("birth", "rejoin", "stock", "farewell"):
         lab.device.start(agent)
-    story = {"graph": "speech", "full": "hello", "quarantine": "hello"}.get(row.story, row.story)
+    played = {"graph": "speech", "full": "hello", "quarantine": "hello", "powered": "life"}
+    story = played.get(row.story, row.story)
     lab.play(story, agent=agent, controller=controller)
     lab.settle(agent)
 
@@ -93,6 +98,8 @@ def prepare(lab: Lab, row: Row) -> None:
         lab.device.configure(CONFIG + 'engine = "onnxruntime"\n')
     elif row.story == "yielding":
         lab.device.configure(CONFIG + small_memory())
+    elif row.story == "powered":
+        lab.device.configure(CONFIG + '[power]\nmode = "2"\nclocks = "max"\n')
     elif row.story == "hello":
         lab.device.start()
         lab.play("hello")
@@ -126,6 +133,15 @@ def has_lived(lab: Lab, expected: Outcome, said: str) -> None:
     oracle.check_stores(lab)
     pulled = digests.of_file(lab.folder / "pulled.tar")
     assert ArtifactStore(lab.home / "artifacts").stat(pulled) is not None
+
+
+def is_as_it_was(lab: Lab, expected: Outcome, said: str) -> None:
+    """The board has its power mode again, and the job its adapter."""
+    has_lived(lab, expected, said)
+    programs = Programs(lab.folder / "programs")
+    assert (programs.mode, programs.pinned) == (0, False)
+    assert "nvpmodel -m 2" in programs.calls
+    assert not (lab.device.state / power_mode.FILE).exists()
 
 
 def has_taught(lab: Lab, expected: Outcome, said: str) -> None:
@@ -191,6 +207,7 @@ CHECKS: dict[str, Callable[[Lab, Outcome, str], None]] = {
     "rejoin": is_born,
     "stock": is_born,
     "life": has_lived,
+    "powered": is_as_it_was,
     "teaching": has_taught,
     "hello": answers,
     "full": answers,

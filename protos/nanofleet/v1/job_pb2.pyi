@@ -181,6 +181,7 @@ class JobSpec(_message.Message):
     TRAIN_FIELD_NUMBER: _builtins.int
     GENERATE_FIELD_NUMBER: _builtins.int
     LEASE_S_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For people; need not be unique."""
     lease_s: _builtins.int
@@ -192,6 +193,12 @@ class JobSpec(_message.Message):
     def train(self) -> Global___TrainSpec: ...
     @_builtins.property
     def generate(self) -> Global___GenerateSpec: ...
+    @_builtins.property
+    def limits(self) -> Global___OperatingLimits:
+        """Under which conditions of the board the job rests, beside those that the device's agent.toml
+        gives. Absent: under none.
+        """
+
     def __init__(
         self,
         *,
@@ -199,16 +206,76 @@ class JobSpec(_message.Message):
         train: Global___TrainSpec | None = ...,
         generate: Global___GenerateSpec | None = ...,
         lease_s: _builtins.int = ...,
+        limits: Global___OperatingLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "train", b"train", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "limits", b"limits", "train", b"train", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "lease_s", b"lease_s", "name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "lease_s", b"lease_s", "limits", b"limits", "name", b"name", "train", b"train", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["train", "generate"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_work) -> _WhichOneofReturnType_work | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
+class OperatingLimits(_message.Message):
+    """While one of these is passed, the job is suspended at a micro-step or not begun; serving goes on.
+    A rest ends when its reason was gone for rest_s. What the board does not measure limits nothing,
+    which the job's log says. 0, empty and false: no limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_ABOVE_C_FIELD_NUMBER: _builtins.int
+    RESUME_BELOW_C_FIELD_NUMBER: _builtins.int
+    OVER_CURRENT_FIELD_NUMBER: _builtins.int
+    PAUSE_ABOVE_PRESSURE_PERCENT_FIELD_NUMBER: _builtins.int
+    PAUSE_ABOVE_SWAP_IN_MIB_PER_S_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    MAINS_ONLY_FIELD_NUMBER: _builtins.int
+    PAUSE_BELOW_BATTERY_PERCENT_FIELD_NUMBER: _builtins.int
+    REST_S_FIELD_NUMBER: _builtins.int
+    pause_above_c: _builtins.float
+    """Of the temperature that stands for the board. The rest lasts until resume_below_c, which is
+    less, was reached.
+    """
+    resume_below_c: _builtins.float
+    over_current: _builtins.bool
+    """On each event of under-voltage (OC1) or average over-current (OC2)."""
+    pause_above_pressure_percent: _builtins.float
+    """Share of the last 10 s in which some task waited for memory (PSI)."""
+    pause_above_swap_in_mib_per_s: _builtins.float
+    mains_only: _builtins.bool
+    """Not while a battery feeds the board."""
+    pause_below_battery_percent: _builtins.float
+    """Until it has 5 percent points more, or is full. On mains, too."""
+    rest_s: _builtins.float
+    """1 to 86400."""
+    @_builtins.property
+    def hours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """When the job may run, in the device's local time: "22:00-06:00"."""
+
+    def __init__(
+        self,
+        *,
+        pause_above_c: _builtins.float = ...,
+        resume_below_c: _builtins.float = ...,
+        over_current: _builtins.bool = ...,
+        pause_above_pressure_percent: _builtins.float = ...,
+        pause_above_swap_in_mib_per_s: _builtins.float = ...,
+        hours: _abc.Iterable[_builtins.str] | None = ...,
+        mains_only: _builtins.bool = ...,
+        pause_below_battery_percent: _builtins.float = ...,
+        rest_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hours", b"hours", "mains_only", b"mains_only", "over_current", b"over_current", "pause_above_c", b"pause_above_c", "pause_above_pressure_percent", b"pause_above_pressure_percent", "pause_above_swap_in_mib_per_s", b"pause_above_swap_in_mib_per_s", "pause_below_battery_percent", b"pause_below_battery_percent", "rest_s", b"rest_s", "resume_below_c", b"resume_below_c"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatingLimits: _TypeAlias = OperatingLimits  # noqa: Y015
 
 @_typing.final
 class TrainSpec(_message.Message):
@@ -1257,14 +1324,14 @@ Global___JobEvent: _TypeAlias = JobEvent  # noqa: Y015
 
 @_typing.final
 class Decided(_message.Message):
-    """The board's memory was given to or taken from the job."""
+    """The board's memory was given to or taken from the job, or its limits have let it rest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     act: _builtins.str
-    """"suspend the job", "resume the job", "stop the job at a checkpoint" """
+    """"suspend the job", "resume the job", "stop the job at a checkpoint", "let the job wait" """
     reason: _builtins.str
     """one sentence with its numbers"""
     def __init__(

@@ -42,6 +42,7 @@ class TelemetrySample(_message.Message):
     POWER_MODE_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
     BESIDE_SOURCE_FIELD_NUMBER: _builtins.int
+    SUPPLY_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each sample of this device; survives restarts of the agent. After a reboot it
     jumps over what a power cut may have taken, so that no number is given twice.
@@ -86,6 +87,8 @@ class TelemetrySample(_message.Message):
 
     @_builtins.property
     def power_mode(self) -> Global___PowerModeSample: ...
+    @_builtins.property
+    def supply(self) -> Global___SupplySample: ...
     def __init__(
         self,
         *,
@@ -108,10 +111,11 @@ class TelemetrySample(_message.Message):
         power_mode: Global___PowerModeSample | None = ...,
         simulated: _builtins.bool = ...,
         beside_source: _builtins.str = ...,
+        supply: Global___SupplySample | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "emc", b"emc", "gpu", b"gpu", "heat", b"heat", "memory", b"memory", "network", b"network", "power", b"power", "power_mode", b"power_mode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "emc", b"emc", "gpu", b"gpu", "heat", b"heat", "memory", b"memory", "network", b"network", "power", b"power", "power_mode", b"power_mode", "supply", b"supply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside_source", b"beside_source", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "cpu", b"cpu", "disk_free_bytes", b"disk_free_bytes", "emc", b"emc", "gpu", b"gpu", "heat", b"heat", "memory", b"memory", "network", b"network", "offline_zones", b"offline_zones", "over_current", b"over_current", "power", b"power", "power_mode", b"power_mode", "seq", b"seq", "simulated", b"simulated", "temperatures", b"temperatures", "utc_ns", b"utc_ns", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside_source", b"beside_source", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "cpu", b"cpu", "disk_free_bytes", b"disk_free_bytes", "emc", b"emc", "gpu", b"gpu", "heat", b"heat", "memory", b"memory", "network", b"network", "offline_zones", b"offline_zones", "over_current", b"over_current", "power", b"power", "power_mode", b"power_mode", "seq", b"seq", "simulated", b"simulated", "supply", b"supply", "temperatures", b"temperatures", "utc_ns", b"utc_ns", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +135,7 @@ class MemorySample(_message.Message):
     ZRAM_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     ZRAM_USED_BYTES_FIELD_NUMBER: _builtins.int
     LARGEST_FREE_BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    SWAP_IN_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     total_bytes: _builtins.int
     available_bytes: _builtins.int
     swap_used_bytes: _builtins.int
@@ -146,6 +151,8 @@ class MemorySample(_message.Message):
     zram_used_bytes: _builtins.int
     largest_free_block_bytes: _builtins.int
     """The largest piece of contiguous free memory: a buffer of the GPU needs one."""
+    swap_in_bytes_per_s: _builtins.float
+    """What came back from swap a second, since the sample before: zram counts, too."""
     def __init__(
         self,
         *,
@@ -159,10 +166,11 @@ class MemorySample(_message.Message):
         zram_total_bytes: _builtins.int | None = ...,
         zram_used_bytes: _builtins.int | None = ...,
         largest_free_block_bytes: _builtins.int | None = ...,
+        swap_in_bytes_per_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes", "_nvmap_bytes", b"_nvmap_bytes", "_pressure_some_percent", b"_pressure_some_percent", "_swap_total_bytes", b"_swap_total_bytes", "_swap_used_bytes", b"_swap_used_bytes", "_zram_total_bytes", b"_zram_total_bytes", "_zram_used_bytes", b"_zram_used_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "nvmap_bytes", b"nvmap_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_total_bytes", b"swap_total_bytes", "swap_used_bytes", b"swap_used_bytes", "zram_total_bytes", b"zram_total_bytes", "zram_used_bytes", b"zram_used_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes", "_nvmap_bytes", b"_nvmap_bytes", "_pressure_some_percent", b"_pressure_some_percent", "_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "_swap_total_bytes", b"_swap_total_bytes", "_swap_used_bytes", b"_swap_used_bytes", "_zram_total_bytes", b"_zram_total_bytes", "_zram_used_bytes", b"_zram_used_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "nvmap_bytes", b"nvmap_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_in_bytes_per_s", b"swap_in_bytes_per_s", "swap_total_bytes", b"swap_total_bytes", "swap_used_bytes", b"swap_used_bytes", "zram_total_bytes", b"zram_total_bytes", "zram_used_bytes", b"zram_used_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes", "_nvmap_bytes", b"_nvmap_bytes", "_pressure_some_percent", b"_pressure_some_percent", "_swap_total_bytes", b"_swap_total_bytes", "_swap_used_bytes", b"_swap_used_bytes", "_zram_total_bytes", b"_zram_total_bytes", "_zram_used_bytes", b"_zram_used_bytes", "agent_rss_bytes", b"agent_rss_bytes", "available_bytes", b"available_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "nvmap_bytes", b"nvmap_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_total_bytes", b"swap_total_bytes", "swap_used_bytes", b"swap_used_bytes", "total_bytes", b"total_bytes", "zram_total_bytes", b"zram_total_bytes", "zram_used_bytes", b"zram_used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes", "_nvmap_bytes", b"_nvmap_bytes", "_pressure_some_percent", b"_pressure_some_percent", "_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "_swap_total_bytes", b"_swap_total_bytes", "_swap_used_bytes", b"_swap_used_bytes", "_zram_total_bytes", b"_zram_total_bytes", "_zram_used_bytes", b"_zram_used_bytes", "agent_rss_bytes", b"agent_rss_bytes", "available_bytes", b"available_bytes", "largest_free_block_bytes", b"largest_free_block_bytes", "nvmap_bytes", b"nvmap_bytes", "pressure_some_percent", b"pressure_some_percent", "swap_in_bytes_per_s", b"swap_in_bytes_per_s", "swap_total_bytes", b"swap_total_bytes", "swap_used_bytes", b"swap_used_bytes", "total_bytes", b"total_bytes", "zram_total_bytes", b"zram_total_bytes", "zram_used_bytes", b"zram_used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__largest_free_block_bytes: _TypeAlias = _typing.Literal["largest_free_block_bytes"]  # noqa: Y015
     _WhichOneofArgType__largest_free_block_bytes: _TypeAlias = _typing.Literal["_largest_free_block_bytes", b"_largest_free_block_bytes"]  # noqa: Y015
@@ -170,6 +178,8 @@ class MemorySample(_message.Message):
     _WhichOneofArgType__nvmap_bytes: _TypeAlias = _typing.Literal["_nvmap_bytes", b"_nvmap_bytes"]  # noqa: Y015
     _WhichOneofReturnType__pressure_some_percent: _TypeAlias = _typing.Literal["pressure_some_percent"]  # noqa: Y015
     _WhichOneofArgType__pressure_some_percent: _TypeAlias = _typing.Literal["_pressure_some_percent", b"_pressure_some_percent"]  # noqa: Y015
+    _WhichOneofReturnType__swap_in_bytes_per_s: _TypeAlias = _typing.Literal["swap_in_bytes_per_s"]  # noqa: Y015
+    _WhichOneofArgType__swap_in_bytes_per_s: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s"]  # noqa: Y015
     _WhichOneofReturnType__swap_total_bytes: _TypeAlias = _typing.Literal["swap_total_bytes"]  # noqa: Y015
     _WhichOneofArgType__swap_total_bytes: _TypeAlias = _typing.Literal["_swap_total_bytes", b"_swap_total_bytes"]  # noqa: Y015
     _WhichOneofReturnType__swap_used_bytes: _TypeAlias = _typing.Literal["swap_used_bytes"]  # noqa: Y015
@@ -184,6 +194,8 @@ class MemorySample(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__nvmap_bytes) -> _WhichOneofReturnType__nvmap_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pressure_some_percent) -> _WhichOneofReturnType__pressure_some_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_in_bytes_per_s) -> _WhichOneofReturnType__swap_in_bytes_per_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_total_bytes) -> _WhichOneofReturnType__swap_total_bytes | None: ...
     @_typing.overload
@@ -447,6 +459,39 @@ class PowerSample(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_mw) -> _WhichOneofReturnType__total_mw | None: ...
 
 Global___PowerSample: _TypeAlias = PowerSample  # noqa: Y015
+
+@_typing.final
+class SupplySample(_message.Message):
+    """What feeds the board, where the kernel knows it. Most boards do not tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ON_MAINS_FIELD_NUMBER: _builtins.int
+    BATTERY_PERCENT_FIELD_NUMBER: _builtins.int
+    on_mains: _builtins.bool
+    """False: a battery does."""
+    battery_percent: _builtins.float
+    """The mean of all batteries of the board."""
+    def __init__(
+        self,
+        *,
+        on_mains: _builtins.bool | None = ...,
+        battery_percent: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_battery_percent", b"_battery_percent", "_on_mains", b"_on_mains", "battery_percent", b"battery_percent", "on_mains", b"on_mains"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_battery_percent", b"_battery_percent", "_on_mains", b"_on_mains", "battery_percent", b"battery_percent", "on_mains", b"on_mains"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__battery_percent: _TypeAlias = _typing.Literal["battery_percent"]  # noqa: Y015
+    _WhichOneofArgType__battery_percent: _TypeAlias = _typing.Literal["_battery_percent", b"_battery_percent"]  # noqa: Y015
+    _WhichOneofReturnType__on_mains: _TypeAlias = _typing.Literal["on_mains"]  # noqa: Y015
+    _WhichOneofArgType__on_mains: _TypeAlias = _typing.Literal["_on_mains", b"_on_mains"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__battery_percent) -> _WhichOneofReturnType__battery_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_mains) -> _WhichOneofReturnType__on_mains | None: ...
+
+Global___SupplySample: _TypeAlias = SupplySample  # noqa: Y015
 
 @_typing.final
 class RailSample(_message.Message):

@@ -55,6 +55,8 @@ def running(yields: bool = True) -> Job:
 
 
 WAITING, SUSPENDED = Job(TRAINING, Phase.WAITING), Job(TRAINING, Phase.SUSPENDED)
+RESTED = replace(SUSPENDED, rested=True)
+HOT = "The board is hot."
 BUSY = Model(SERVED, busy=True)
 QUIET, IDLE = Model(SERVED, False, 31.0), Model(SERVED, False, 901.0)
 
@@ -119,6 +121,26 @@ QUIET, IDLE = Model(SERVED, False, 31.0), Model(SERVED, False, 901.0)
         (seen(pressure_percent=41.0, job=running(), model=QUIET), Act.UNLOAD_MODEL),
         (seen(pressure_percent=41.0, job=running(), model=BUSY), Act.SUSPEND_JOB),
         (seen(pressure_percent=40.0, job=running(), model=BUSY), None),
+        # A rest suspends whatever runs, whoever else wants something, and nothing is begun in it.
+        (seen(rest=HOT, job=running()), Act.SUSPEND_JOB),
+        (seen(rest=HOT, job=running(yields=False)), Act.SUSPEND_JOB),
+        (seen(rest=HOT, job=running(), model=QUIET, pressure_percent=90.0), Act.SUSPEND_JOB),
+        (seen(rest=HOT, job=running(), wanted=SERVED), Act.SUSPEND_JOB),
+        (seen(rest=HOT, job=WAITING), None),
+        (seen(rest=HOT, job=SUSPENDED), None),
+        (seen(1699, rest=HOT, job=RESTED, model=QUIET), None),
+        (seen(rest=HOT), None),
+        # Serving goes on: a request is loaded beside it, or in its place.
+        (seen(1699, rest=HOT, job=RESTED, wanted=SERVED), Act.LOAD_MODEL),
+        (seen(1399, rest=HOT, job=RESTED, wanted=OTHER), Act.STOP_JOB),
+        (seen(1399, rest=HOT, job=replace(RESTED, yields=False), wanted=OTHER), Act.REFUSE_MODEL),
+        (seen(rest=HOT, job=RESTED, model=IDLE), Act.UNLOAD_MODEL),
+        (seen(available_bytes=199 * MB, rest=HOT, job=RESTED), Act.STOP_JOB),
+        # Afterwards one that made room for nobody goes on beside a model that answers.
+        (seen(job=RESTED), Act.RESUME_JOB),
+        (seen(job=RESTED, model=BUSY), Act.RESUME_JOB),
+        (seen(1699, job=RESTED, model=BUSY), None),
+        (seen(1699, job=RESTED, model=QUIET), Act.UNLOAD_MODEL),
         # A model that nobody asks goes after a quarter of an hour.
         (seen(model=IDLE), Act.UNLOAD_MODEL),
         (seen(model=QUIET), None),
@@ -141,6 +163,11 @@ def test_a_decision_says_why_with_its_numbers() -> None:
     assert refused.reason == (
         "It needs 1,250 MB beside the training job persona; -450 MB are free."
     )
+    assert decide(seen(rest=HOT, job=running()), POLICY) == Decision(Act.SUSPEND_JOB, HOT)
+    assert decide(seen(job=RESTED), POLICY) == Decision(
+        Act.RESUME_JOB, "What it rested for is over. It needs 1,450 MB; 3,000 MB are free."
+    )
+    assert waits_for(seen(rest=HOT, job=WAITING), POLICY) == HOT
     assert waits_for(seen(available_bytes=649 * MB, job=WAITING), POLICY) == (
         "Waits for memory: it needs 450 MB, and 649 MB are available."
     )
@@ -159,9 +186,12 @@ observations = st.builds(
     budget=st.builds(Budget, st.integers(0, 6000).map(MB.__mul__), st.just(0), st.just(0)),
     available_bytes=st.integers(0, 6000).map(MB.__mul__),
     pressure_percent=st.none() | st.floats(0, 100),
-    job=st.none() | st.builds(Job, claims, st.sampled_from(Phase), st.booleans()),
+    job=st.none()
+    | st.builds(Job, claims, st.sampled_from(Phase), st.booleans())
+    | st.builds(Job, claims, st.just(Phase.SUSPENDED), st.booleans(), st.just(True)),
     model=st.none() | st.builds(Model, claims, st.booleans(), st.floats(0, 2000)),
     wanted=st.none() | claims,
+    rest=st.sampled_from(["", HOT]),
 )
 
 
@@ -185,7 +215,8 @@ def after(observation: Observation, decision: Decision) -> Observation:
         Act.SUSPEND_JOB: Phase.SUSPENDED,
         Act.STOP_JOB: Phase.WAITING,
     }[decision.act]
-    return replace(observation, job=replace(job, phase=phase))
+    rested = phase is Phase.SUSPENDED and bool(observation.rest)
+    return replace(observation, job=replace(job, phase=phase, rested=rested))
 
 
 def course(observation: Observation) -> Iterator[tuple[Observation, Decision, Observation]]:
@@ -221,7 +252,9 @@ def test_always(start: Observation) -> None:
             assert before.job.phase is not Phase.WAITING
             pressed = (before.pressure_percent or 0) > POLICY.most_pressure_percent
             too_large = not before.budget.fits(before.job.claim)
-            assert before.job.yields or is_short or pressed or too_large
+            assert before.job.yields or is_short or pressed or too_large or before.rest
+        if before.rest:
+            assert decision.act not in (Act.START_JOB, Act.RESUME_JOB)
         assert decision.reason.endswith(".")
 
 
@@ -241,10 +274,32 @@ def test_a_request_is_granted_where_the_board_can(start: Observation) -> None:
 
 @settings(max_examples=300)
 @given(observations)
+def test_no_job_computes_in_a_rest(start: Observation) -> None:
+    hot = replace(start, rest=HOT)
+    *_, last = [hot, *(then for _, _, then in course(hot))]
+    assert last.job is None or last.job.phase is not Phase.RUNNING
+
+
+@settings(max_examples=300)
+@given(observations)
+def test_a_rest_keeps_no_request_waiting(start: Observation) -> None:
+    """What is loaded without a rest is loaded in one."""
+    if start.wanted is None or start.job is None or start.job.phase is Phase.RUNNING:
+        return
+    for seen in (replace(start, rest=""), replace(start, rest=HOT)):
+        acts = [decision.act for _, decision, _ in course(seen)]
+        if not seen.rest:
+            loaded = Act.LOAD_MODEL in acts
+        else:
+            assert (Act.LOAD_MODEL in acts) == loaded
+
+
+@settings(max_examples=300)
+@given(observations)
 def test_a_job_goes_on_when_the_board_is_left_to_it(start: Observation) -> None:
     quiet = replace(start.model, busy=False, quiet_s=1e6) if start.model else None
     calm = replace(
-        start, available_bytes=6000 * MB, pressure_percent=None, model=quiet, wanted=None
+        start, available_bytes=6000 * MB, pressure_percent=None, model=quiet, wanted=None, rest=""
     )
     *_, last = [calm, *(then for _, _, then in course(calm))]
     if calm.job is not None and calm.budget.fits(calm.job.claim):

@@ -8,6 +8,7 @@ import pytest
 
 from agent.telemetry.board import SENSORS_FOUND_EVERY, STATE_READ_EVERY
 from agent.telemetry.sampler import Sampler, WorkerStatus
+from jetson.simulation import tree as simulated
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample, WorkerSample
 from tests.jetson import trees
 from tests.jetson.trees import spoiled, write
@@ -74,10 +75,41 @@ def test_sample_of_an_orin_nano(tmp_path: Path) -> None:
     assert second.HasField("network")
 
 
+def test_swap_and_supply(tmp_path: Path) -> None:
+    """A rate over the time that really passed, from the first sample on."""
+    files = {
+        **trees.ORIN_NANO,
+        **simulated.swapped_in(1000),
+        **simulated.supply("battery", "Battery", capacity=41, status="Discharging"),
+    }
+    clock = Clock()
+    taking = sampler(write(files, tmp_path), clock)
+
+    def rate(pages: int | None, after_ns: int) -> float | None:
+        clock.now_ns += after_ns
+        file = tmp_path / "proc/vmstat"
+        file.unlink(missing_ok=True)
+        if pages is not None:
+            write(simulated.swapped_in(pages), tmp_path)
+        read = taking.sample().memory
+        return read.swap_in_bytes_per_s if read.HasField("swap_in_bytes_per_s") else None
+
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert rate(1000, S) == 0
+    assert rate(3000, 4 * S) == 500 * page
+    assert rate(10, S) == 0, "it began anew"
+    assert rate(20, 0) is None
+    assert rate(None, S) is None
+    assert rate(20, S) is None
+    assert rate(30, S) == 10 * page
+    supply = taking.sample().supply
+    assert (supply.on_mains, supply.battery_percent) == (False, 41)
+
+
 def test_absent_is_absent(tmp_path: Path) -> None:
     """In a container without anything."""
     taken = sampler(tmp_path, Clock()).sample()
-    for field in ("memory", "gpu", "power", "heat", "emc", "power_mode"):
+    for field in ("memory", "gpu", "power", "heat", "emc", "power_mode", "supply"):
         assert not taken.HasField(field), field
     assert not taken.temperatures
     assert not taken.offline_zones
