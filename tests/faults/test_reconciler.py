@@ -287,7 +287,7 @@ class Reconciler(RuleBasedStateMachine):
     def _dispatch(self) -> Dispatcher:
         connections: Any = type("", (), {"to": lambda _, record: self.wire})()
         nothing: Any = None
-        return Dispatch(self.store, nothing, connections, nothing)
+        return Dispatch(self.store, nothing, connections, nothing, nothing)
 
     def _record(self) -> Any:
         with self.store.read() as transaction:
