@@ -41,6 +41,7 @@ from agent.jobs.attempt import Attempt
 from agent.jobs.desk import Desk
 from agent.jobs.leases import Leases
 from agent.jobs.means import Means
+from agent.jobs.patience import Patience
 from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
@@ -98,8 +99,6 @@ _MIB = 1 << 20
 _FLOOR_FRACTION = 0.02
 _LEAST_FLOOR_BYTES = 48 << 20
 _CALLS_GRACE_S = 2.0
-# For the checkpoint of the running job; without it the job goes on from the one before.
-_CHECKPOINT_S = 60.0
 _TELEMETRY_AGAIN_S = 10.0
 # Artifacts that a fleet has sent and can send again. Adapters are results, and small.
 _REPLACEABLE = frozenset(
@@ -267,7 +266,7 @@ class Agent:
             _LOG.info("stopping")
             self._manager.stopping()
             await self._server.stop(_CALLS_GRACE_S)
-            await self._runner.stop(_CHECKPOINT_S)
+            await self._runner.stop(Patience(), self._manager.still_stopping)
             warm.cancel()
             await asyncio.wait((warm,))
             await self._host.close()

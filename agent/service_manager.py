@@ -11,6 +11,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Of a stop, beside what it waits for.
+_REST_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
@@ -41,6 +44,10 @@ class ServiceManager:
 
     def stopping(self) -> None:
         self._tell("STOPPING=1")
+
+    def still_stopping(self, for_s: float) -> None:
+        """It does not end the service before ``for_s`` seconds more, and some for the rest."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={round((for_s + _REST_S) * 1e6)}")
 
     def _tell(self, *lines: str) -> None:
         if not self.address:

@@ -40,7 +40,8 @@ RestartSec=5
 WatchdogSec=120
 # An SD card takes its time.
 TimeoutStartSec=180
-# SIGTERM to the agent alone: it ends its workers after their checkpoint, within a minute.
+# SIGTERM to the agent alone: it ends its workers after their checkpoint, and asks for more time
+# than this while a slow board computes its last step.
 KillMode=mixed
 TimeoutStopSec=90
 

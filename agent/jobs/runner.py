@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from agent.jobs import states
 from agent.jobs.attempt import LOG_NAME, Attempt, Ending
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means
+from agent.jobs.patience import Patience, settled
 from artifacts.digest import Digest
 from artifacts.persisting import Point
 from artifacts.store import ArtifactStore
@@ -63,19 +64,15 @@ class Runner:
         """There may be something new in the queue."""
         self._wake.set()
 
-    async def stop(self, patience_s: float) -> None:
-        """Lets the running job write its checkpoint, for so long; takes no new one."""
+    async def stop(
+        self, patience: Patience, on_wait: Callable[[float], None] = lambda for_s: None
+    ) -> None:
+        """Lets the running job write its checkpoint; takes no new one."""
         self._stopping.set()
         self.wake()
-        attempt = self.current
-        if attempt is None:
-            return
-        await attempt.stop()
-        try:
-            await asyncio.wait_for(attempt.settled.wait(), patience_s)
-        except asyncio.TimeoutError:
-            attempt.kill()
-            await attempt.settled.wait()
+        if self.current is not None:
+            await self.current.stop()
+            await settled(self.current, patience, on_wait)
 
     async def extend_lease(self, job_id: str, end_ns: int) -> None:
         """Tells the worker, if the job runs, and looks at the queue again."""

@@ -98,10 +98,18 @@ def test_a_socket_without_a_file() -> None:
         heard.bind(bound)
         ServiceManager(given).stopping()
         assert heard.recv(4096) == b"STOPPING=1"
+        ServiceManager(given).still_stopping(60)
+        assert heard.recv(4096) == b"EXTEND_TIMEOUT_USEC=90000000"
 
 
 @pytest.mark.parametrize(
-    "tell", [ServiceManager.alive, ServiceManager.stopping, lambda m: m.ready("x")]
+    "tell",
+    [
+        ServiceManager.alive,
+        ServiceManager.stopping,
+        lambda m: m.ready("x"),
+        lambda m: m.still_stopping(1),
+    ],
 )
 def test_a_socket_that_is_gone_changes_nothing(
     tmp_path: Path, tell: Callable[[ServiceManager], None]

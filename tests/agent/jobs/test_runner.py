@@ -8,6 +8,7 @@ import pytest
 from agent.jobs.journal import Journal
 from agent.jobs.leases import Leases
 from agent.jobs.means import Means
+from agent.jobs.patience import Patience
 from agent.jobs.records import Records
 from agent.jobs.runner import Runner
 from agent.workers.process import Launcher
@@ -37,7 +38,7 @@ async def test_a_full_disk_does_not_keep_the_queue_from_stopping(tmp_path: Path)
     queue = asyncio.create_task(runner.run())
     await asyncio.sleep(0)
     await records.read(journal.next_queued)  # behind the queue's own question, in the same thread
-    await asyncio.wait_for(runner.stop(0.1), timeout=10)
+    await asyncio.wait_for(runner.stop(Patience(0.1, 0.1)), timeout=10)
     await asyncio.wait_for(queue, timeout=10)
     assert journal.job(FIRST).state == job_pb2.JOB_STATE_QUEUED
     await records.close()
