@@ -102,8 +102,11 @@ $install 'nanofleet[controller]' pytest pytest-asyncio pytest-timeout hypothesis
 cd /work
 # The workers that tests start run where the installed agent lies, and are found here.
 export PYTHONPATH=/work
-# $ARM64_TESTS is a list. No exec: Python would be the first process here, without a parent.
-/venv/bin/python -m pytest -q -p no:cacheprovider $ARM64_TESTS
+# $ARM64_TESTS is a list.
+exec /venv/bin/python -m pytest -q -p no:cacheprovider $ARM64_TESTS
 GUEST
 echo "arm64: entering the emulated machine"
-exec unshare --mount --pid --fork --kill-child env -i PATH="$PATH" ARM64_TESTS="$(echo $tests)" chroot "$root" /bin/sh /work/run.sh
+# The first process of the namespace is one of this machine: as the first, QEMU would neither have a parent
+# nor die of a signal.
+exec unshare --mount --pid --fork --kill-child env -i PATH="$PATH" ARM64_TESTS="$(echo $tests)" \
+    /bin/sh -c 'chroot "$1" /bin/sh /work/run.sh; exit $?' arm64 "$root"
