@@ -274,7 +274,7 @@ class JobFile(Strict):
         generate: job_pb2.GenerateSpec | None = None,
     ) -> job_pb2.JobSpec:
         """The spec of this job with the work, which is one of both."""
-        limits = self.limits.to_proto() if self.limits else None
+        limits = self.limits.to_proto() if self.limits and self.limits != Limits() else None
         return job_pb2.JobSpec(
             name=self.name, lease_s=self.lease_s, limits=limits, train=train, generate=generate
         )
