@@ -166,8 +166,9 @@ class PowerMode:
         durable.write_bytes(self._path, json.dumps(asdict(note)).encode(), Point.POWER_NOTED)
 
     def _forget(self) -> None:
-        self._clocks_path.unlink(missing_ok=True)
+        """The note first: as long as it is there, the clocks that it tells of must be, too."""
         durable.remove(self._path, Point.POWER_FORGOTTEN)
+        self._clocks_path.unlink(missing_ok=True)
 
 
 async def _told(act: Callable[[], Awaitable[list[str]]]) -> list[str]:

@@ -65,3 +65,21 @@ def test_the_wrong_field_is_named(changes: dict[str, object], field: str) -> Non
 def test_a_template_that_is_none() -> None:
     with pytest.raises(InvalidRequest, match="written twice"):
         parsed(generate_spec(prompt="{a"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (job_pb2.OperatingLimits(), "rest_s"),
+        (job_pb2.OperatingLimits(rest_s=30, pause_above_c=85), "resume_below_c"),
+        (job_pb2.OperatingLimits(rest_s=30, pause_above_c=float("nan")), "pause_above_c"),
+        (job_pb2.OperatingLimits(rest_s=30, hours=["6-22"]), "hours"),
+        (job_pb2.OperatingLimits(rest_s=30, pause_below_battery_percent=101), "battery"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(limits: job_pb2.OperatingLimits, field: str) -> None:
+    """Of any kind of job; the agent fills nothing."""
+    asked = job_pb2.JobSpec(name="x", generate=generate_spec(), limits=limits)
+    with pytest.raises(InvalidRequest, match=field) as refused:
+        specs.parsed(asked.SerializeToString())
+    assert refused.value.field.startswith("limits.")
