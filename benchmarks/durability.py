@@ -8,14 +8,11 @@ This process and the agent are on one machine and share its clocks. The disk is 
 Prints a table, and writes every single run as JSON.
 """
 
-import argparse
 import asyncio
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from agent.clock import SystemClock
@@ -152,42 +149,17 @@ GROUPS: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
 }
 
 
-async def _run(bench: Bench, names: Sequence[str]) -> list[Row]:
-    rows = []
-    for name in names:
-        print(name, file=sys.stderr, flush=True)
-        rows += await GROUPS[name](bench)
-    return rows
-
-
-def _groups(given: str) -> list[str]:
-    chosen = given.split(",")
-    if unknown := [name for name in chosen if name not in GROUPS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(GROUPS)}")
-    return chosen
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.durability",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("durability", __doc__)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--repeat", type=int, default=100)
-    parser.add_argument("--only", type=_groups, default=list(GROUPS), metavar=",".join(GROUPS))
+    report.choose(parser, "--only", GROUPS)
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     bench = Bench(arguments.scratch, arguments.repeat)
-    rows = asyncio.run(_run(bench, arguments.only))
+    rows = asyncio.run(report.in_turn(GROUPS, arguments.only, bench))
     print(table(rows))
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        **report.surroundings(PACKAGES),
-        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
-        "runs": bench.runs,
-    }
-    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    report.write(arguments.json, {**report.measured(PACKAGES, rows), "runs": bench.runs})
     return 0
 
 

@@ -15,7 +15,6 @@ alternate, --repeat times; times are the least of all repeats, memory the most. 
 the shape's costs, and not its losses: how much a type costs a model, its import says.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -205,24 +204,14 @@ def _earlier(
     }
 
 
-def _types(given: str) -> list[str]:
-    chosen = given.split(",")
-    if unknown := [name for name in chosen if name not in TYPES]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(TYPES)}")
-    return chosen
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.formats",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = report.parser("formats", __doc__)
+    parser.add_argument(
+        "--models", type=Path, default=report.models_folder(), help="where the models are or go"
     )
-    cache = Path.home() / ".cache" / "nanofleet" / "models"
-    parser.add_argument("--models", type=Path, default=cache, help="where the models are or go")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--types", type=_types, default=list(TYPES), metavar=",".join(TYPES))
+    report.choose(parser, "--types", TYPES)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
@@ -232,14 +221,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench.runs |= _earlier(arguments.json, where, arguments.types)
         rows = models(bench, arguments.types) + adapter(bench)
     print(table(rows))
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
     document = {
+        **report.measured(PACKAGES, rows),
         **where,
         "largest_tensor_bytes": bench.largest_bytes,
-        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
         "runs": bench.runs,
     }
-    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    report.write(arguments.json, document)
     return 0
 
 

@@ -8,16 +8,13 @@ runs in turn, --repeat times; ratios are of medians. The memory limit needs the 
 control groups of version 1 (root). Prints a table, and writes every single run as JSON.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import board as boards
@@ -230,31 +227,11 @@ GROUPS: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
 }
 
 
-def _groups(given: str) -> list[str]:
-    chosen = given.split(",")
-    if unknown := [name for name in chosen if name not in GROUPS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(GROUPS)}")
-    return chosen
-
-
-async def _run(bench: Bench, names: Sequence[str]) -> list[Row]:
-    rows = []
-    for name in names:
-        print(name, file=sys.stderr, flush=True)
-        rows += await GROUPS[name](bench)
-    return rows
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inference",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=cache / "nanofleet" / "models")
+    parser = report.parser("inference", __doc__)
+    parser.add_argument("--models", type=Path, default=report.models_folder())
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", type=_groups, default=list(GROUPS), metavar=",".join(GROUPS))
+    report.choose(parser, "--only", GROUPS)
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     models = arguments.models.resolve()
@@ -263,17 +240,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     scratch = Path(tempfile.mkdtemp(prefix="runs.", dir=models))
     try:
         bench = Bench(base, scratch, arguments.repeat)
-        rows = asyncio.run(_run(bench, arguments.only))
+        rows = asyncio.run(report.in_turn(GROUPS, arguments.only, bench))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(table(rows))
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        **report.surroundings(PACKAGES),
-        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
-        "runs": bench.runs,
-    }
-    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    report.write(arguments.json, {**report.measured(PACKAGES, rows), "runs": bench.runs})
     return 0
 
 

@@ -13,7 +13,6 @@ The plain recipe needs `pip install optimum-quanto accelerate`. The memory limit
 make control groups (root). Prints a table, and writes every single run as JSON.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -60,8 +59,7 @@ class Bench:
         rows = GROUPS[name](self)
         print(table(rows))
         return {
-            **report.surroundings(PACKAGES),
-            "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
+            **report.measured(PACKAGES, rows),
             "runs": {label: self.runs[label] for label in self.asked if label in self.runs},
             "failed": {label: self.failed[label] for label in self.asked if label in self.failed},
         }
@@ -344,23 +342,11 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def _groups(text: str) -> list[str]:
-    chosen = text.split(",")
-    if unknown := [name for name in chosen if name not in GROUPS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(GROUPS)}")
-    return chosen
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=cache / "nanofleet" / "models")
+    parser = report.parser("training", __doc__)
+    parser.add_argument("--models", type=Path, default=report.models_folder())
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", type=_groups, default=list(GROUPS), metavar=",".join(GROUPS))
+    report.choose(parser, "--only", GROUPS)
     parser.add_argument("--quick", action="store_true", help="a tiny shape, one repeat")
     parser.add_argument("--json", type=Path, help=f"[default: {RESULTS}; none with --quick]")
     arguments = parser.parse_args(argv)
@@ -374,11 +360,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.quick:
         print("The tiny shape: the figures and verdicts above say nothing about the engine.")
     if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
         # A group is measured in one go, on one machine; those that were not asked for are kept.
         kept = json.loads(target.read_text())["groups"] if target.exists() else {}
-        document = {"shape": asdict(bench.shape), "groups": {**kept, **groups}}
-        target.write_text(json.dumps(document, indent=1) + "\n")
+        report.write(target, {"shape": asdict(bench.shape), "groups": {**kept, **groups}})
     return 0
 
 

@@ -13,10 +13,8 @@ disk is that of --scratch. Without sshd its rows say so. Prints a table, and wri
 JSON.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -24,9 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import report
@@ -231,36 +229,22 @@ def _write(path: Path, size_bytes: int) -> None:
 GROUPS = {"transfers": transfers, "kills": kills}
 
 
-async def _run(bench: Bench, names: Sequence[str]) -> list[Row]:
-    rows = []
-    for name in names:
-        print(name, file=sys.stderr, flush=True)
-        rows += await GROUPS[name](bench)
-    return rows
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.transfers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("transfers", __doc__)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--mib", type=int, default=512, help="size of the file")
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     bench = Bench(arguments.scratch, arguments.mib * _MIB, arguments.repeat)
-    rows = asyncio.run(_run(bench, list(GROUPS)))
+    rows = asyncio.run(report.in_turn(GROUPS, list(GROUPS), bench))
     print(table(rows))
-    document: Mapping[str, object] = {
-        **report.surroundings(PACKAGES),
+    document = {
+        **report.measured(PACKAGES, rows),
         "size_bytes": bench.size_bytes,
-        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
         "runs": bench.runs,
     }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    report.write(arguments.json, document)
     return 0
 
 

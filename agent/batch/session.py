@@ -19,8 +19,8 @@ from agent.batch.answers import Answer, Answers, Arithmetic, encoded
 from agent.batch.model import Model, Reply
 from agent.batch.tally import Tally, dropped_by
 from agent.quality.answers import Fault, fault_of
-from agent.training.commands import Commands, Order
 from agent.workers import residency
+from agent.workers.commands import Commands, Order
 from agent.workers.residency import AnonymousPeak
 from artifacts import dataset, durable, headroom, prompts, template
 from artifacts.persisting import Point

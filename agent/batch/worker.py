@@ -8,8 +8,6 @@ model of its own, whose answers depend on no other request, and leaves the proce
 serves.
 """
 
-import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,40 +15,25 @@ from pathlib import Path
 from agent.batch import rehearsal
 from agent.batch.failures import explain
 from agent.batch.session import Session
-from agent.training import own_log
-from agent.training.commands import Commands
-from agent.workers.channel import FrameReader, FrameWriter, attach
+from agent.workers import attempt
+from agent.workers.attempt import Orders
+from agent.workers.channel import FrameWriter
+from agent.workers.commands import Commands
 from artifacts import durable
 from protos.nanofleet.v1 import worker_pb2
 
-_LOWEST_PRIORITY = 19
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    reader, reports = attach(argv, worker_pb2.TrainingCommand)
-    os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_PRIORITY)
-    try:
-        _generate(reader, reports)
-    except Exception as error:  # noqa: BLE001  # decided here: it becomes the attempt's cause
-        own_log.say_error()
-        with contextlib.suppress(BrokenPipeError):
-            reports.write(worker_pb2.TrainingReport(failed=explain(error)))
-        return 1
-    finally:
-        own_log.give_up()
-    return 0
+    return attempt.run(argv, _generate, explain)
 
 
-def _generate(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter) -> None:
-    first = reader.read()
-    if first is None:
-        return
+def _generate(first: worker_pb2.TrainingCommand, orders: Orders, reports: FrameWriter) -> None:
     start = first.generate
     durable.make_folder(Path(start.job_folder))
     if start.rehearse:
         rehearsal.rehearse(start, reports.write)
         return
-    commands = Commands(reader, start.lease_until_boottime_ns)
+    commands = Commands(orders, start.lease_until_boottime_ns)
     commands.listen()
     Session(start, commands, reports.write).run()
 

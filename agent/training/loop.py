@@ -20,10 +20,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from agent.training.commands import Commands, Order
 from agent.training.duration import Pass
 from agent.training.preflight import EVALUATED_SAMPLES, LONG_S, Rehearsal
 from agent.training.trainer import FinishedStep, Trainer
+from agent.workers.commands import Commands, Order
 from agent.workers.residency import Residency
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 from protos.recipe import total_steps

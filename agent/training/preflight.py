@@ -19,11 +19,12 @@ from pathlib import Path
 from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast
 from agent.memory.plan import Facts, Plan, forecast_of
 from agent.memory.shape import shape_of
-from agent.training import comparison, duration, own_log, room, token_file
+from agent.training import comparison, duration, room, token_file
 from agent.training.duration import Paces, StageData
 from agent.training.export import ADAPTER_FILE
 from agent.training.recipe import held_out_split
 from agent.training.token_file import Totals
+from agent.workers import own_log
 from artifacts import adapter
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 from agent.memory.plan import Facts, Plan, choose, least
-from agent.training import checkpoint, device, heap, libraries, own_log, precision, token_file
+from agent.training import checkpoint, device, heap, libraries, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
-from agent.training.commands import Commands
 from agent.training.export import convert, export, write_peft
 from agent.training.failures import TrainingFailure, explain
 from agent.training.graph import TrainedModel, build
@@ -27,7 +26,8 @@ from agent.training.samples import Samples
 from agent.training.token_file import Totals
 from agent.training.trainer import Progress, Trainer
 from agent.training.weights import MappedWeights
-from agent.workers import residency
+from agent.workers import own_log, residency
+from agent.workers.commands import Commands
 from agent.workers.residency import AnonymousPeak
 from artifacts import digest
 from artifacts.base_model import BaseModel

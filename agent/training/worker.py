@@ -8,17 +8,18 @@ preflight.py). It attaches to its agent before anything heavy is imported, and h
 tokenised by a child that is gone before torch is loaded.
 """
 
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.training import own_log, preparation, recipe, token_file
-from agent.training.commands import Commands
+from agent.training import preparation, recipe, token_file
 from agent.training.failures import explain
-from agent.workers.channel import FrameReader, FrameWriter, attach
+from agent.workers import attempt
+from agent.workers.attempt import Orders
+from agent.workers.channel import FrameWriter
+from agent.workers.commands import Commands
 from artifacts import base_model, durable
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1 import job_pb2, worker_pb2
@@ -26,7 +27,6 @@ from protos.nanofleet.v1 import job_pb2, worker_pb2
 # For specs that name it not.
 _UNNAMED = "dataset"
 
-_LOWEST_PRIORITY = 19
 # Read by libraries when they are loaded.
 _ENVIRONMENT = {
     # A missing file would be asked for over the network, ten times.
@@ -45,29 +45,15 @@ _ENVIRONMENT = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    reader, reports = attach(argv, worker_pb2.TrainingCommand)
-    os.setpriority(os.PRIO_PROCESS, 0, _LOWEST_PRIORITY)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
-        _train(reader, reports)
-    except Exception as error:  # noqa: BLE001  # decided here: it becomes the attempt's cause
-        own_log.say_error()
-        with contextlib.suppress(BrokenPipeError):
-            reports.write(worker_pb2.TrainingReport(failed=explain(error)))
-        return 1
-    finally:
-        own_log.give_up()
-    return 0
+    return attempt.run(argv, _train, explain)
 
 
-def _train(reader: FrameReader[worker_pb2.TrainingCommand], reports: FrameWriter) -> None:
-    first = reader.read()
-    if first is None:
-        return
+def _train(first: worker_pb2.TrainingCommand, orders: Orders, reports: FrameWriter) -> None:
     is_rehearsal = first.WhichOneof("command") == "rehearse"
     start = first.rehearse.start if is_rehearsal else first.start
-    commands = Commands(reader, start.lease_until_boottime_ns)
+    commands = Commands(orders, start.lease_until_boottime_ns)
     commands.listen()
     base = base_model.read(Path(start.base_path))
     recipe.check(start.spec, base)

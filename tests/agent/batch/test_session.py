@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.batch.session import Session
-from agent.training.commands import Commands, Order
+from agent.workers.commands import Commands, Order
 from artifacts import dataset
 from artifacts.samples import CompletionSample
 from protos.errors import InvalidDataset, InvalidRequest

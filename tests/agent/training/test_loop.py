@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from agent.training import graph, token_file
-from agent.training.commands import Commands
 from agent.training.examples import ExampleMaker
 from agent.training.failures import TrainingFailure
 from agent.training.loop import Loop, Outcome
@@ -18,6 +17,7 @@ from agent.training.trainer import Progress, Trainer
 from agent.training.weights import MappedWeights
 from agent.workers import residency
 from agent.workers.channel import FrameReader, FrameWriter
+from agent.workers.commands import Commands
 from artifacts.base_model import BaseModel
 from artifacts.samples import ChatSample, Message
 from protos.nanofleet.v1 import job_pb2, worker_pb2
