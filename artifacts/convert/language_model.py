@@ -36,7 +36,7 @@ _FOR_PICTURES = ("vision_tower.", "multi_modal_projector.")
 
 
 def settings(config: JsonObject) -> JsonObject:
-    """Of the language model in ``config``, which may be all that there is. Raises InvalidRequest."""
+    """Of the language model in ``config``, which may be all there is. Raises InvalidRequest."""
     if config.raw("model_type") != _MODEL_TYPE:
         return config
     if "text_config" not in config:
