@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from agent.jobs import desk, quota
+from agent.jobs.patience import Patience
 from agent.rpc import access
 from agent.workers import watchdog
 from controller import fleet, jobfile
@@ -31,4 +32,5 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"`lost_after_minutes` ({jobfile.LOST_AFTER_MINUTES:.0f})",
     ):
         assert said in PAGE, said
-    assert watchdog.PATIENCE_S == 600
+    assert (watchdog.PATIENCE_S, watchdog.STALL_S, watchdog.STALL_TIMES) == (600, 3600, 10)
+    assert Patience() == Patience(silence_s=60, stall_s=900)
