@@ -135,12 +135,12 @@ async def forgetting(folder: Path) -> None:
         ended = await patiently(lambda: encouraged(fleet, record.id))
         assert ended.job.HasField("result"), ended.job.message
         await patiently(lambda: fleet.fetch_result(record.id))
-        await patiently(lambda: forgotten(fleet, folder))
+        await patiently(lambda: forgotten(fleet, folder, record.id))
 
 
-async def forgotten(fleet: Fleet, folder: Path) -> None:
+async def forgotten(fleet: Fleet, folder: Path, job_id: str) -> None:
     """Looked up in the device's journal: nothing of it is seen from here."""
-    if problems := await fleet.refresh():
+    if problems := await fleet.refresh(job_id):
         raise Unreachable(str(problems))
     with contextlib.closing(sqlite3.connect(folder / DEVICE / "journal.db")) as journal:
         (left,) = journal.execute("SELECT SUM(details_bytes) FROM job").fetchone()
