@@ -10,6 +10,7 @@ a client that reads slowly costs nothing however long it takes.
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -86,7 +87,7 @@ class Records:
             try:
                 while await self.read(self.journal.retention.prune):
                     pass
-            except NanofleetError as error:
+            except (NanofleetError, sqlite3.Error) as error:
                 _LOG.warning("The journal's old events stay for now: %s", error)
             await news.wait()
 
