@@ -1,5 +1,6 @@
 """JobService: requests to the desk, events from the records."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -8,10 +9,12 @@ from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.spec import checked_id
 from agent.rpc.access import Context, peer
-from protos.errors import Forbidden
+from protos.errors import Forbidden, NanofleetError
 from protos.identity import Identity, Role
 from protos.lease import Instant
 from protos.nanofleet.v1 import job_pb2, job_pb2_grpc
+
+_LOG = logging.getLogger(__name__)
 
 _DEFAULT_LIMIT = 100
 _MOST_JOBS = 1000
@@ -81,12 +84,16 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             yield job_pb2.WatchJobResponse(journal_id=journal_id, events=events)
 
     async def _acknowledge(self, seq: int, caller: Identity) -> None:
+        """A full disk keeps nobody from reading: the next stream says it again."""
         if caller.role is not Role.CONTROLLER:
             raise Forbidden(
                 f"{caller.role.value} {caller.name} may not acknowledge events.",
                 why="Only the fleet's controller keeps a copy of them for everybody.",
             )
-        await self._records.write(self._records.journal.retention.acknowledge, seq)
+        try:
+            await self._records.write(self._records.journal.retention.acknowledge, seq)
+        except NanofleetError as error:
+            _LOG.warning("not acknowledged up to %d: %s", seq, error)
 
     async def PlanJob(  # noqa: N802
         self, request: job_pb2.PlanJobRequest, context: Context
