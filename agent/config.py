@@ -14,6 +14,10 @@
     [artifacts]
     reserve_mib = 256        # kept free on the disk
 
+    [journal]                   # of what ended jobs have told beside their changes of state
+    keep_mib = 32            # kept; above that goes, oldest first, what a controller has
+    most_mib = 128           # above that goes what none has, too
+
     [training]
     threads = 0              # 0: one for each core
     device = ""              # "cpu", "cuda"; "" is the GPU where torch has one that computes right
@@ -93,6 +97,12 @@ class Artifacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Journal:
+    keep_mib: int = 32
+    most_mib: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     threads: int = 0
     device: str = ""
@@ -128,6 +138,7 @@ class Config:
     listen: Listen = field(default_factory=Listen)
     memory: Memory = field(default_factory=Memory)
     artifacts: Artifacts = field(default_factory=Artifacts)
+    journal: Journal = field(default_factory=Journal)
     training: Training = field(default_factory=Training)
     inference: Inference = field(default_factory=Inference)
     limits: OperatingLimits = field(default_factory=OperatingLimits)
@@ -173,6 +184,8 @@ def parsed(tables: dict[str, object], where: str) -> Config:
         raise _wrong(where, "telemetry.beside", 'must be "tegrastats", "jtop" or empty')
     if config.power.clocks not in _CLOCKS:
         raise _wrong(where, "power.clocks", 'must be "max" or empty')
+    if config.journal.most_mib < config.journal.keep_mib:
+        raise _wrong(where, "journal.most_mib", "must not be less than journal.keep_mib")
     config = replace(config, limits=filled(config.limits))
     if wrong := problem(config.limits):
         raise _wrong(where, f"limits.{wrong[0]}", wrong[1])

@@ -36,7 +36,7 @@ from agent.clock import SystemClock
 from agent.config import Config
 from agent.heartbeat import Heartbeat
 from agent.inference.engines import named
-from agent.jobs import quarantine, recovery
+from agent.jobs import quarantine, recovery, retention
 from agent.jobs.attempt import Attempt
 from agent.jobs.desk import Desk
 from agent.jobs.leases import Leases
@@ -128,7 +128,11 @@ class Agent:
             reserve_bytes=config.artifacts.reserve_mib * _MIB,
             evicted=_REPLACEABLE,
         )
-        journal = quarantine.opened(state / "journal.db", clock)
+        journal = quarantine.opened(
+            state / "journal.db",
+            clock,
+            retention.Limits(config.journal.keep_mib * _MIB, config.journal.most_mib * _MIB),
+        )
         jobs = durable.make_folder(state / "jobs")
         self._ring = TelemetryRing(state / "telemetry.ring", config.telemetry.ring_mib * _MIB)
         conditions = partial(conditions_of, self._ring)
@@ -258,6 +262,7 @@ class Agent:
             ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
             arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
             machine = asyncio.create_task(self._machine.run(), name="machine")
+            pruning = asyncio.create_task(self._records.keep_room(), name="retention")
             heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
             asked = asyncio.create_task(stop.wait(), name="signal")
             warm = asyncio.create_task(self._warm_start(), name="warm start")
@@ -271,9 +276,10 @@ class Agent:
             warm.cancel()
             await asyncio.wait((warm,))
             await self._host.close()
-            for task in (telemetry, ballast, arbiter, machine, heartbeat, asked):
+            others = (telemetry, ballast, arbiter, machine, pruning, heartbeat, asked)
+            for task in others:
                 task.cancel()
-            await asyncio.wait((jobs, telemetry, ballast, arbiter, machine, heartbeat, asked))
+            await asyncio.wait((jobs, *others))
             jobs.result()
         finally:
             self._ring.close()

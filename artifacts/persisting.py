@@ -51,6 +51,8 @@ class Point(enum.Enum):
     JOURNAL_DECIDED = "journal.decided"
     JOURNAL_REHEARSED = "journal.rehearsed"
     JOURNAL_DEVICE = "journal.device"
+    JOURNAL_ACKNOWLEDGED = "journal.acknowledged"
+    JOURNAL_PRUNED = "journal.pruned"
 
     # The agent, around a job
     WORKER_NOTED = "worker.noted"

@@ -59,7 +59,10 @@ async def follow(
 
 
 def _behind(cursor: Cursor) -> job_pb2.WatchJobRequest:
-    return job_pb2.WatchJobRequest(journal_id=cursor.journal_id, after_seq=cursor.seq)
+    """The cursor acknowledges: what is before it is in the store, and synced."""
+    return job_pb2.WatchJobRequest(
+        journal_id=cursor.journal_id, after_seq=cursor.seq, acknowledge=cursor.seq > 0
+    )
 
 
 async def _keep(

@@ -65,9 +65,7 @@ POLICIES: Mapping[Cause, Policy] = {
     job_pb2.CAUSE_GATE_FAILED: Policy(
         Retry.NEVER, "The adapter did not pass its checks; it was not kept."
     ),
-    job_pb2.CAUSE_TIMEOUT: Policy(
-        Retry.FEW, "The worker neither computed nor read anything any more, and was ended."
-    ),
+    job_pb2.CAUSE_TIMEOUT: Policy(Retry.FEW, "The worker got nowhere any more, and was ended."),
     job_pb2.CAUSE_CANCELED: Policy(Retry.NEVER, "The job was cancelled."),
 }
 

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from agent.jobs import desk, quota
+from agent import config
+from agent.jobs import desk, quota, retention
+from agent.jobs.patience import Patience
 from agent.rpc import access
 from agent.workers import watchdog
 from controller import fleet, jobfile
@@ -25,10 +27,16 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"| {desk._MOST_ACTIVE:,} |",
         f"| {access.MOST_CALLS}, {transport._MAX_CONCURRENT_STREAMS} for each connection |",
         f"| {quota.MOST_EVENTS:,}, progress thinned from step {quota.EVERY_STEP_UP_TO:,} on",
+        f"| {retention.LIMITS.keep_bytes >> 20} MiB (`keep_mib`);"
+        f" {retention.LIMITS.most_bytes >> 20} MiB (`most_mib`) of what no controller has |",
         f"; {quota.MOST_LINE_CHARACTERS:,} characters |",
         f"| {fleet.LOAD_MODEL_S:.0f} s, and its size at"
         f" {fleet.SLOWEST_DISK_BYTES_PER_S // 10**6} MB/s |",
         f"`lost_after_minutes` ({jobfile.LOST_AFTER_MINUTES:.0f})",
     ):
         assert said in PAGE, said
-    assert watchdog.PATIENCE_S == 600
+    assert (watchdog.PATIENCE_S, watchdog.STALL_S, watchdog.STALL_TIMES) == (600, 3600, 10)
+    assert config.Journal() == config.Journal(
+        retention.LIMITS.keep_bytes >> 20, retention.LIMITS.most_bytes >> 20
+    )
+    assert Patience() == Patience(silence_s=60, stall_s=900)

@@ -17,6 +17,7 @@ from agent.memory import torch_build
 from agent.memory.forecast import Forecast, inference_forecast
 from agent.quality.answers import Fault, fault_of
 from agent.workers import residency
+from agent.workers.beat import Beat
 from artifacts import base_model, prompts, template
 from protos import faults
 from protos.errors import InvalidDataset
@@ -61,9 +62,10 @@ def rehearse(start: StartGenerating, report: Callable[[TrainingReport], None]) -
 
     model = Model.opened(start)
     try:
-        counts, first = _counted(start, model)
+        beat = Beat(report)
+        counts, first = _counted(start, model, beat)
         say("data", _told(start, counts))
-        tally = _tried(start, model, first)
+        tally = _tried(start, model, first, beat)
         say("generation", _heard(tally))
     finally:
         model.close()
@@ -71,12 +73,15 @@ def rehearse(start: StartGenerating, report: Callable[[TrainingReport], None]) -
     report(TrainingReport(rehearsed=TrainingRehearsed(plan=plan)))
 
 
-def _counted(start: StartGenerating, model: Model) -> tuple[_Counts, list[tuple[int, Asked]]]:
+def _counted(
+    start: StartGenerating, model: Model, beat: Beat
+) -> tuple[_Counts, list[tuple[int, Asked]]]:
     """And the first few prompts that fit, with their lines."""
     spec, counts = start.spec, _Counts()
     first: list[tuple[int, Asked]] = []
     needed = template.named_in(spec)
     for line in prompts.read(Path(start.dataset_path), name=spec.dataset_name, needed=needed):
+        beat()
         counts.prompts += 1
         prompt = asking.asked(spec, line)
         if prompt is None:
@@ -91,11 +96,17 @@ def _counted(start: StartGenerating, model: Model) -> tuple[_Counts, list[tuple[
     return counts, first
 
 
-def _tried(start: StartGenerating, model: Model, first: list[tuple[int, Asked]]) -> Tally:
+def _tried(
+    start: StartGenerating, model: Model, first: list[tuple[int, Asked]], beat: Beat
+) -> Tally:
+    def go_on() -> bool:
+        beat()
+        return True
+
     tally, began_s = Tally(dropped_by(start.spec)), time.monotonic()
     wants_json = start.spec.WhichOneof("grammar") == "json_schema"
     for line, prompt in first:
-        reply = model.answer(prompt, asking.seed_of(start.spec.sampling.seed, line, 1))
+        reply = model.answer(prompt, asking.seed_of(start.spec.sampling.seed, line, 1), go_on)
         assert reply is not None  # nobody told it to end
         fault: Fault | None = reply.fault or fault_of(
             reply.text, reply.ending, wants_json=wants_json, is_repeated=False

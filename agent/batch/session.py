@@ -20,6 +20,7 @@ from agent.batch.model import Model, Reply
 from agent.batch.tally import Tally, dropped_by
 from agent.quality.answers import Fault, fault_of
 from agent.workers import residency
+from agent.workers.beat import Beat
 from agent.workers.commands import Commands, Order
 from agent.workers.residency import AnonymousPeak
 from artifacts import dataset, durable, headroom, prompts, template
@@ -57,6 +58,7 @@ class Session:
         self._report = report
         self._open_model = open_model
         self._clock = clock
+        self._beat = Beat(report, clock)
         self._folder = Path(start.job_folder)
         self._tally = Tally(dropped_by(start.spec))
         self._seen: set[bytes] = set()
@@ -149,7 +151,9 @@ class Session:
         return self._model
 
     def _may_go_on(self) -> bool:
-        """False once the agent wants the worker to end. Rests here while it is paused."""
+        """False once the agent wants the worker to end. Rests here while it is paused. Asked after
+        each token, which is a sign of getting on."""
+        self._beat()
         while not self._stopped:
             order = self._commands.next()
             if order is None:

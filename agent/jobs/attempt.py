@@ -38,6 +38,7 @@ from google.protobuf.message import Message
 from agent.jobs import results, spec, states
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means, PowerMeter, completed
+from agent.jobs.patience import Patience, stopped
 from agent.jobs.speech import NOT_SERVED, spoken
 from agent.jobs.work import work_of
 from agent.memory.arbiter import Decision
@@ -116,7 +117,8 @@ class Attempt:
         self._worker: Worker[TrainingReport] | None = None
         self._stop_asked = False
         self._killed = False
-        self._hung = False
+        # Why the watchdog has ended the worker; empty: it has not.
+        self._hung = ""
         self._peak_anonymous_bytes = 0
         self._log_lines = 0
         self._meter = PowerMeter(means.energy_j)
@@ -132,6 +134,8 @@ class Attempt:
         self._rests = asyncio.Event()
         # Until the worker's end is known.
         self._watching: Watchdog | None = None
+        # Set once the process is gone, or never comes: its memory is free.
+        self._gone = asyncio.Event()
 
     @property
     def worker_kind(self) -> "WorkerSample.Kind.ValueType":
@@ -145,6 +149,11 @@ class Attempt:
     def silent_s(self) -> float | None:
         """For how long the worker has shown no sign of life; None while there is no worker."""
         return self._watching.silent_s if self._watching else None
+
+    @property
+    def stalled_s(self) -> float | None:
+        """For how long the worker has got nowhere; None while there is no worker."""
+        return self._watching.stalled_s if self._watching else None
 
     async def run(self) -> Ending:
         """Runs the worker to its end. Cancelled, it kills the worker first. Raises InvalidRequest
@@ -166,6 +175,7 @@ class Attempt:
                 await self._tell_all(await self._means.give_power_back())
         finally:
             self._rests.set()
+            self._gone.set()
             self._means.leave()
             self._circumstances = observed()
         return await self._ending(last, exit)
@@ -213,6 +223,22 @@ class Attempt:
         if self._worker is not None:
             await _send(self._worker, TrainingCommand(stop=StopTraining()))
 
+    async def vacate(self, patience: Patience = Patience()) -> None:  # noqa: B008  # frozen
+        """Stops the worker and returns when it is gone; given up, where ``patience`` was over."""
+        await self.stop()
+        await stopped(self, self._gone, patience)
+
+    def give_up(self) -> None:
+        """Ends a worker that was told to stop and does not come to it; its last checkpoint stays.
+        Nobody wished the job's end, so it is tried again, as after any hang."""
+        if self._worker is not None and self._watching is not None:
+            idle = watchdog.readable(self._watching.stalled_s)
+            self._hung = (
+                f"The {self._work.name} worker was told to stop, got nowhere for {idle}, and was"
+                " ended."
+            )
+            self._worker.kill()
+
     def kill(self) -> None:
         """Ends the worker now; its last checkpoint stays."""
         self._killed = True
@@ -253,13 +279,14 @@ class Attempt:
         worker = self._worker = await self._launched()
         try:
             async with (
-                watchdog.watching(worker, self._rests.is_set) as watching,
+                watchdog.watching(worker, self._is_resting, self._means.watch) as watching,
                 self._making_way(worker),
             ):
                 self._watching = watching
                 await self._begin(worker, command)
                 last = await self._follow(worker, watching)
-            self._hung = watching.hung
+            if watching.hung:
+                self._hung = watching.said(self._work.name)
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
         except BaseException:
@@ -269,6 +296,10 @@ class Attempt:
         finally:
             self._watching = None
         return last, exit
+
+    def _is_resting(self) -> bool:
+        """One that was told to stop has something to do."""
+        return self._rests.is_set() and not self._stop_asked
 
     async def _launched(self) -> Worker[TrainingReport]:
         means = self._means
@@ -453,8 +484,7 @@ class Attempt:
         if self._killed:
             return self._broken(WorkerFailed(cause=job_pb2.CAUSE_CANCELED), exit)
         if self._hung:
-            message = watchdog.said(self._work.name)
-            hung = WorkerFailed(cause=job_pb2.CAUSE_TIMEOUT, message=message)
+            hung = WorkerFailed(cause=job_pb2.CAUSE_TIMEOUT, message=self._hung)
             return self._broken(hung, exit)
         return await self._adopted(exit) or self._broken(self._death(exit), exit)
 

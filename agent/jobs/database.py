@@ -1,9 +1,10 @@
 """The file below the journal: its schema and version, and how much each transaction is synced.
 
-    meta     key ─ value                    schema, journal_id, boot_id
+    meta     key ─ value                    schema, journal_id, boot_id, acknowledged
     job      position ─ id, generation, spec, spec_digest, submitted_by, submitted
              │          state, wish, transitions, crashes, shrinks        (states.Standing)
              │          ended, progress, result, message, rehearsal       (what people see)
+             │          details_bytes                                     (retention.py)
     attempt  └ (job_id, number) ─ record                                  (a serialised Attempt)
     event    └ seq ─ job_id, record                                       (a serialised JobEvent)
                seq ─ '', record                                (of the device: a DeviceEvent)
@@ -26,7 +27,7 @@ from artifacts import headroom
 from artifacts.persisting import Point
 from protos.errors import DiskFull, InternalError, Refused
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Every so many light transactions one is synced; so many event numbers a power cut can take.
 SYNC_EVERY = 64
 # With less than that free, SQLite has no room for its shared index, and calls it an I/O error.
@@ -54,9 +55,11 @@ CREATE TABLE job (
     progress     BLOB,
     result       BLOB,
     message      TEXT NOT NULL DEFAULT '',
-    rehearsal    BLOB
+    rehearsal    BLOB,
+    details_bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX job_by_state ON job (state, position);
+CREATE INDEX job_by_details ON job (position, details_bytes) WHERE details_bytes>0;
 CREATE TABLE attempt (
     job_id TEXT NOT NULL REFERENCES job (id),
     number INTEGER NOT NULL,
@@ -71,7 +74,16 @@ CREATE TABLE event (
 CREATE INDEX event_by_job ON event (job_id, seq);
 """
 # What brings a journal of each older version to the next.
-_UPGRADES = {1: "ALTER TABLE job ADD COLUMN rehearsal BLOB"}
+_UPGRADES = {
+    1: ("ALTER TABLE job ADD COLUMN rehearsal BLOB",),
+    2: (
+        "ALTER TABLE job ADD COLUMN details_bytes INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX job_by_details ON job (position, details_bytes) WHERE details_bytes>0",
+        # Of those that have ended: SUCCEEDED, FAILED, CANCELED.
+        "UPDATE job SET details_bytes=(SELECT COALESCE(SUM(LENGTH(record)), 0) FROM event"
+        " WHERE job_id=job.id) WHERE state IN (4, 5, 6)",
+    ),
+}
 
 
 class Sync(enum.Enum):
@@ -169,30 +181,32 @@ class Database:
             if self.row("SELECT 1 FROM sqlite_master LIMIT 1") is None:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
-                self._set("schema", str(SCHEMA_VERSION))
-                self._set("journal_id", uuid.uuid4().hex)
-                self._set("boot_id", boot_id)
-            found = int(self._get("schema"))
+                self.set("schema", str(SCHEMA_VERSION))
+                self.set("journal_id", uuid.uuid4().hex)
+                self.set("boot_id", boot_id)
+            found = int(self.get("schema"))
             if found > SCHEMA_VERSION:
                 raise Refused(
                     "The journal was written by a newer agent.",
                     fix="Install that version of the agent again, or a newer one.",
                 )
             for version in range(found, SCHEMA_VERSION):
-                self._db.execute(_UPGRADES[version])
-                self._set("schema", str(version + 1))
-            if self._get("boot_id") != boot_id:
+                for statement in _UPGRADES[version]:
+                    self._db.execute(statement)
+                self.set("schema", str(version + 1))
+            if self.get("boot_id") != boot_id:
                 self._skip_lost_numbers()
-                self._set("boot_id", boot_id)
-            return self._get("journal_id")
+                self.set("boot_id", boot_id)
+            return self.get("journal_id")
 
     def _skip_lost_numbers(self) -> None:
         """A controller may have seen events that the power cut took: their numbers stay theirs."""
         self._db.execute("UPDATE sqlite_sequence SET seq=seq+? WHERE name='event'", (SYNC_EVERY,))
 
-    def _get(self, key: str) -> str:
+    def get(self, key: str) -> str:
+        """Of the table meta; empty: there is none."""
         row = self.row("SELECT value FROM meta WHERE key=?", (key,))
         return "" if row is None else str(row["value"])
 
-    def _set(self, key: str, value: str) -> None:
+    def set(self, key: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -16,6 +16,7 @@ from agent.clock import Clock, moment
 from agent.jobs import quota, states
 from agent.jobs.database import Database, Sync
 from agent.jobs.device_log import DeviceLog
+from agent.jobs.retention import LIMITS, Limits, Retention
 from agent.jobs.states import Standing, Wish
 from artifacts import digest
 from artifacts.persisting import Point
@@ -63,13 +64,14 @@ class Entry:
 
 
 class Journal:
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, limits: Limits = LIMITS) -> None:
         self._clock = clock
         self._db = Database(path, clock.boot_id)
         self.journal_id = self._db.journal_id
         # Events of jobs that have told something since the start; an upper bound.
         self._counts: dict[str, int] = {}
         self.device = DeviceLog(self._db, clock)
+        self.retention = Retention(self._db, limits)
 
     def close(self) -> None:
         self._db.close()
@@ -234,6 +236,8 @@ class Journal:
         told = Transition(to=state, cause=cause, message=message, result=account.result)
         setattr(told, "from", job.state)  # `from` is a keyword
         self._write(job.id, JobEvent(transition=told))
+        if state in states.ENDED:
+            self.retention.ended(job.id)
 
     def _set(self, job_id: str, column: str, value: str | bytes) -> None:
         self._db.execute(f"UPDATE job SET {column}=? WHERE id=?", (value, job_id))

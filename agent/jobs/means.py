@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.jobs.leases import Leases
@@ -12,6 +12,7 @@ from agent.jobs.records import Records
 from agent.memory.residents import Trainee
 from agent.workers.limits import Group
 from agent.workers.process import Launcher
+from agent.workers.watchdog import Limits
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.nanofleet.v1.job_pb2 import (
@@ -55,6 +56,7 @@ class Means:
     # Begins to look at the board; what it returns ends that, and tells what was seen.
     observe: Callable[[], Callable[[], Circumstances | None]] = lambda: lambda: None
     serves: bool = True  # llama.cpp is installed
+    watch: Limits = field(default_factory=Limits)  # of workers, past which they hang
     # A fresh control group for the worker of this name.
     limit: Callable[[str], Group | None] = lambda worker: None
     # Called around each attempt, with the job's base model: room is made for it, and given back.

@@ -1,8 +1,12 @@
 """How long an attempt that was told to stop may take: as long as its worker gets somewhere.
 
 A micro-step of a large model takes a slow board minutes, and a checkpoint an SD card some more. A
-fixed time would cost the largest model on the slowest board its work, and only that. What spins
-without getting anywhere looks busy, too: so there is an end to it all.
+fixed time would cost the largest model on the slowest board its work, and only that. So what ends
+the patience is time without progress, and there are two kinds of it:
+
+    silent     no sign of life at all        a driver that never comes back, a deadlock
+    stalled    it computes, and nothing      it spins; or it is in the longest micro-step that
+               comes of it                   anybody waits for
 """
 
 import asyncio
@@ -15,37 +19,46 @@ from typing import Protocol
 class Stopping(Protocol):
     """An attempt, as far as it matters here."""
 
-    settled: asyncio.Event
-
     @property
     def silent_s(self) -> float | None:
         """Since the worker's last sign of life; None: there is no worker."""
         ...
 
-    def kill(self) -> None: ...
+    @property
+    def stalled_s(self) -> float | None:
+        """Since the worker last got somewhere; None: there is no worker."""
+        ...
+
+    def give_up(self) -> None:
+        """Ends the worker, if there is one. It may be called again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """``silence_s``: without a sign of life; longer than the watchdog takes from look to look."""
+    """Both are longer than the watchdog takes from look to look."""
 
     silence_s: float = 60.0
-    most_s: float = 900.0
+    stall_s: float = 900.0
+
+    def is_over(self, attempt: Stopping) -> bool:
+        silent_s, stalled_s = attempt.silent_s, attempt.stalled_s
+        if silent_s is None or stalled_s is None:
+            return False  # it has yet to be started, or what it made is being stored
+        return silent_s >= self.silence_s or stalled_s >= self.stall_s
 
 
-async def settled(
-    attempt: Stopping, patience: Patience, on_wait: Callable[[float], None] = lambda for_s: None
+async def stopped(
+    attempt: Stopping,
+    over: asyncio.Event,
+    patience: Patience,
+    on_wait: Callable[[float], None] = lambda for_s: None,
 ) -> None:
-    """Returns when it has settled; its worker is ended when ``patience`` is. ``on_wait`` hears for
-    how long it will wait at least."""
-    now = asyncio.get_running_loop().time
-    end_s = now() + patience.most_s
-    while not attempt.settled.is_set():
+    """Returns when ``over`` is set; the worker is given up when ``patience`` is over. ``on_wait``
+    hears for how long it will wait at least."""
+    while not over.is_set():
         on_wait(patience.silence_s)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(attempt.settled.wait(), min(patience.silence_s, end_s - now()))
+            await asyncio.wait_for(over.wait(), patience.silence_s)
             return
-        silent_s = attempt.silent_s
-        if silent_s is None or silent_s >= patience.silence_s or now() >= end_s:
-            attempt.kill()
-            await attempt.settled.wait()
+        if patience.is_over(attempt):
+            attempt.give_up()

@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.jobs.database import Damaged
 from agent.jobs.journal import Journal
+from agent.jobs.retention import LIMITS, Limits
 from artifacts import durable
 from artifacts.persisting import Point
 
@@ -21,10 +22,10 @@ _LOG = logging.getLogger(__name__)
 SUFFIX = ".damaged"
 
 
-def opened(path: Path, clock: Clock) -> Journal:
+def opened(path: Path, clock: Clock, limits: Limits = LIMITS) -> Journal:
     """The journal in ``path``, or a new one in its place."""
     try:
-        return Journal(path, clock)
+        return Journal(path, clock, limits)
     except Damaged as error:
         aside = _moved_aside(path)
         _LOG.error(
@@ -33,7 +34,7 @@ def opened(path: Path, clock: Clock) -> Journal:
             error,
             aside,
         )
-        return Journal(path, clock)
+        return Journal(path, clock, limits)
 
 
 def _moved_aside(path: Path) -> Path:

@@ -9,13 +9,18 @@ a client that reads slowly costs nothing however long it takes.
 """
 
 import asyncio
+import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from agent.jobs import states
 from agent.jobs.journal import Journal
+from protos.errors import NanofleetError
 from protos.nanofleet.v1.job_pb2 import JobEvent
+
+_LOG = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +77,18 @@ class Records:
                 after_seq = batch[-1].seq
             if ended:
                 return
+            await news.wait()
+
+    async def keep_room(self) -> None:
+        """Lets go of old events as soon as there is something to let go of (retention.py), until it
+        is cancelled. A slice at a time: others have the journal's thread in between."""
+        while True:
+            news = self._news
+            try:
+                while await self.read(self.journal.retention.prune):
+                    pass
+            except (NanofleetError, sqlite3.Error) as error:
+                _LOG.warning("The journal's old events stay for now: %s", error)
             await news.wait()
 
     async def close(self) -> None:

@@ -59,12 +59,11 @@ class _Rehearsed:
     async def resume(self) -> None:
         """It never rested."""
 
-    async def stop(self) -> None:
-        self.kill()
-
-    def kill(self) -> None:
+    async def vacate(self) -> None:
+        """Nothing of it is kept."""
         if self.worker is not None:
             self.worker.kill()
+            await self.worker.wait()
 
     async def tell(self, decision: Decision) -> None:
         """A rehearsal has no journal; its client hears how it ended."""
@@ -167,14 +166,14 @@ class Rehearsals:
         try:
             await worker.send(rehearse)
             last = TrainingReport()
-            async with watchdog.watching(worker) as watching:
+            async with watchdog.watching(worker, limits=means.watch) as watching:
                 async for report in worker.reports():
                     watching.reports += 1
                     last = report
                     if report.WhichOneof("report") in ("check", "rehearsed"):
                         yield report
             if watching.hung:
-                raise errors.WorkerFailed(watchdog.said("training"))
+                raise errors.WorkerFailed(watching.said("training"))
             worker.finish()
             exit = await worker.wait(_GOODBYE_S)
         except FrameError as error:

@@ -18,7 +18,7 @@ from agent.jobs import states
 from agent.jobs.attempt import LOG_NAME, Attempt, Ending
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means
-from agent.jobs.patience import Patience, settled
+from agent.jobs.patience import Patience, stopped
 from artifacts.digest import Digest
 from artifacts.persisting import Point
 from artifacts.store import ArtifactStore
@@ -72,7 +72,7 @@ class Runner:
         self.wake()
         if self.current is not None:
             await self.current.stop()
-            await settled(self.current, patience, on_wait)
+            await stopped(self.current, self.current.settled, patience, on_wait)
 
     async def extend_lease(self, job_id: str, end_ns: int) -> None:
         """Tells the worker, if the job runs, and looks at the queue again."""

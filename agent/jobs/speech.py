@@ -63,7 +63,7 @@ async def spoken(means: Means, base: Path, adapter: Path, log: Path) -> PlanChec
         request = _request(speaker)
         start = StartGeneration(request_id=1, request=request, adapter_path=str(adapter))
         await worker.send(InferenceCommand(start=start))
-        async with watchdog.watching(worker) as watching:
+        async with watchdog.watching(worker, limits=means.watch) as watching:
             said = await _answer(worker, watching)
     finally:
         worker.kill()
@@ -129,7 +129,7 @@ async def _answer(worker: Worker[InferenceReport], watching: Watchdog) -> int:
         ) from None
     exit = await worker.wait(_GOODBYE_S)
     if watching.hung:
-        raise errors.WorkerFailed(watchdog.said("inference"))
+        raise errors.WorkerFailed(watching.said("inference"))
     if exit.out_of_memory:
         raise _no_memory("It was killed for it.")
     raise errors.WorkerFailed(

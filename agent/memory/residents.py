@@ -48,8 +48,6 @@ _LOG = logging.getLogger(__name__)
 
 _SERVED = "the served model"
 _PERIOD_S = 1.0
-# For a checkpoint and the worker's end; then it is killed, and goes on at the checkpoint before.
-_STOP_S = 60.0
 # In a row, without a look at anything else.
 _MOST_DECISIONS = 8
 
@@ -82,10 +80,9 @@ class Trainee(Protocol):
 
     async def resume(self) -> None: ...
 
-    async def stop(self) -> None:
-        """Asks it to write a checkpoint and end."""
-
-    def kill(self) -> None: ...
+    async def vacate(self) -> None:
+        """Lets it write a checkpoint and end, as long as it gets somewhere; returns when its
+        process is gone."""
 
     async def tell(self, decision: Decision) -> None:
         """For the job's journal."""
@@ -417,15 +414,8 @@ class Residents:
                 await training.trainee.resume()
             case Act.STOP_JOB if training:
                 await training.trainee.tell(decision)
-                await self._stop(training)
-
-    async def _stop(self, training: _Training) -> None:
-        await training.trainee.stop()
-        try:
-            await asyncio.wait_for(training.left.wait(), _STOP_S)
-        except asyncio.TimeoutError:
-            training.trainee.kill()
-            await training.left.wait()
+                await training.trainee.vacate()
+                await training.left.wait()
 
     async def _wait(self) -> None:
         """Until something changes, or a second has passed."""

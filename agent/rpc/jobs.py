@@ -1,5 +1,6 @@
 """JobService: requests to the desk, events from the records."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -8,8 +9,12 @@ from agent.jobs.records import Records
 from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.spec import checked_id
 from agent.rpc.access import Context, peer
+from protos.errors import Forbidden, NanofleetError
+from protos.identity import Identity, Role
 from protos.lease import Instant
 from protos.nanofleet.v1 import job_pb2, job_pb2_grpc
+
+_LOG = logging.getLogger(__name__)
 
 _DEFAULT_LIMIT = 100
 _MOST_JOBS = 1000
@@ -69,12 +74,26 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         job_id = checked_id(request.job_id) if request.job_id else ""
         journal_id = self._records.journal_id
         after_seq = request.after_seq if request.journal_id == journal_id else 0
+        if request.acknowledge:
+            await self._acknowledge(after_seq, peer(context))
         if job_id:
             await self._records.read(self._records.journal.job, job_id)
         yield job_pb2.WatchJobResponse(journal_id=journal_id)
         follow = self._records.replay if request.replay_only else self._records.watch
         async for events in follow(after_seq, job_id):
             yield job_pb2.WatchJobResponse(journal_id=journal_id, events=events)
+
+    async def _acknowledge(self, seq: int, caller: Identity) -> None:
+        """A full disk keeps nobody from reading: the next stream says it again."""
+        if caller.role is not Role.CONTROLLER:
+            raise Forbidden(
+                f"{caller.role.value} {caller.name} may not acknowledge events.",
+                why="Only the fleet's controller keeps a copy of them for everybody.",
+            )
+        try:
+            await self._records.write(self._records.journal.retention.acknowledge, seq)
+        except NanofleetError as error:
+            _LOG.warning("not acknowledged up to %d: %s", seq, error)
 
     async def PlanJob(  # noqa: N802
         self, request: job_pb2.PlanJobRequest, context: Context

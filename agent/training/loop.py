@@ -41,8 +41,9 @@ class Outcome(enum.Enum):
 
 class Loop:
     """``save`` writes a checkpoint and returns its size; ``release`` gives back memory that is not
-    needed in a pause; ``clock`` is in seconds and never goes back. ``rehearsal`` times the steps,
-    and has ``trial`` make an adapter of them, as the engine's own file."""
+    needed in a pause; ``clock`` is in seconds and never goes back; ``beat`` is called before each
+    pass. ``rehearsal`` times the steps, and has ``trial`` make an adapter of them, as the engine's
+    own file."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Loop:
         residency: Callable[[], Residency],
         gpu_bytes: Callable[[], int] = lambda: 0,
         clock: Callable[[], float],
+        beat: Callable[[], None] = lambda: None,
         rehearsal: Rehearsal | None = None,
         trial: Callable[[Rehearsal], AbstractContextManager[Path]] | None = None,
     ) -> None:
@@ -68,6 +70,7 @@ class Loop:
         self._residency = residency
         self._gpu_bytes = gpu_bytes
         self._clock = clock
+        self._beat = beat
         self._rehearsal = rehearsal
         self._trial = trial
         self._saved_at_s = clock()
@@ -99,6 +102,8 @@ class Loop:
         return outcome
 
     def _obey(self) -> Outcome | None:
+        """Between two passes, each of which is a sign of getting on."""
+        self._beat()
         while order := self._commands.next():
             if order is Order.STOP:
                 return Outcome.STOPPED

@@ -30,9 +30,11 @@ def prepare_in_child(
     sequence_length: int,
     name: str,
     should_stop: Callable[[], bool] = lambda: False,
+    beat: Callable[[], None] = lambda: None,
 ) -> Totals:
     """The same in a child process; its failure is raised here with its cause. ``name`` is what
-    messages call the dataset. Raises Stopped soon after ``should_stop``.
+    messages call the dataset; ``beat`` is called as the child gets on. Raises Stopped soon after
+    ``should_stop``.
 
     Called from the main thread, with which the child ends.
     """
@@ -43,14 +45,14 @@ def prepare_in_child(
     command += [f"--dataset-name={name}", "--parent", str(os.getpid())]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         try:
-            answered = _answer(child, should_stop)
+            answered = _answer(child, should_stop, beat)
         except BaseException:
             child.kill()
             child.wait()
             for half in target.parent.glob(f".{target.name}.*.tmp"):
                 half.unlink(missing_ok=True)
             raise
-    lines = answered.decode("utf-8", "replace").splitlines()
+    lines = answered.decode("utf-8", "replace").strip().splitlines()
     if child.returncode not in (0, 1) or not lines:
         raise _died(child.returncode)
     answer = json.loads(lines[-1])
@@ -59,11 +61,18 @@ def prepare_in_child(
     return Totals(**answer)
 
 
-def _answer(child: "subprocess.Popen[bytes]", should_stop: Callable[[], bool]) -> bytes:
+def _answer(
+    child: "subprocess.Popen[bytes]", should_stop: Callable[[], bool], beat: Callable[[], None]
+) -> bytes:
+    """What it has written at its end. Each byte before the answer says that it gets on."""
+    heard = 0
     while True:
         try:
             return child.communicate(timeout=_LOOK_S)[0]
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as unfinished:
+            if len(unfinished.output or b"") > heard:
+                heard = len(unfinished.output)
+                beat()
             if should_stop():
                 raise Stopped from None
 

@@ -5,7 +5,8 @@
 
 The tokenizer is llama.cpp's, which will serve: its vocabulary takes tens of megabytes that the
 trainer needs itself. One JSON line on stdout: {"samples", "examples", "tokens", "labelled"}, or
-{"cause", "message"} and exit code 1. It ends with the worker that waits for it: nobody else would
+{"cause", "message"} and exit code 1. Before it an empty line for each second in which it got on. It
+ends with the worker that waits for it: nobody else would
 read the answer, and the next attempt makes the same file. So the tokenizer is imported only after
 that.
 """
@@ -14,11 +15,12 @@ import argparse
 import json
 import os
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from agent.training import token_file
 from agent.training.failures import bad_line, explain
@@ -30,11 +32,20 @@ from protos.nanofleet.v1 import job_pb2
 if TYPE_CHECKING:
     from agent.training.examples import ExampleMaker
 
+_PULSE_S = 1.0
+
 
 def prepare(
-    base: Path, source: Path, target: Path, key: bytes, sequence_length: int, name: str
+    base: Path,
+    source: Path,
+    target: Path,
+    key: bytes,
+    sequence_length: int,
+    name: str,
+    beat: Callable[[], None] = lambda: None,
 ) -> Totals:
-    """Writes ``target`` in this process; ``name`` is what messages call the dataset.
+    """Writes ``target`` in this process; ``name`` is what messages call the dataset. ``beat`` is
+    called after each sample.
 
     Raises TrainingFailure, InvalidDataset, OSError.
     """
@@ -51,7 +62,15 @@ def prepare(
             name,
         )
         samples = _samples(maker, source, sequence_length, model.context_length, name)
-        return token_file.write(target, key, samples)
+        return token_file.write(target, key, _counted_out(samples, beat))
+
+
+def _counted_out(
+    samples: Iterator[tuple[Example, ...]], beat: Callable[[], None]
+) -> Iterator[tuple[Example, ...]]:
+    for sample in samples:
+        yield sample
+        beat()
 
 
 def _samples(
@@ -78,6 +97,19 @@ def _too_long(tokens: int, sequence_length: int, window: int) -> str:
     )
 
 
+class _Pulse:
+    """An empty line for each second in which it was called."""
+
+    def __init__(self, answers: TextIO) -> None:
+        self._answers = answers
+        self._told_s = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._told_s >= _PULSE_S:
+            self._told_s = time.monotonic()
+            print(file=self._answers, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agent.training.prepare")
     for name in ("--base", "--dataset", "--out"):
@@ -99,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.key,
                 arguments.sequence_length,
                 arguments.dataset_name,
+                _Pulse(answers),
             )
         except Exception as error:  # noqa: BLE001  # decided here: it becomes a cause
             traceback.print_exc()

@@ -28,6 +28,7 @@ from agent.training.token_file import Totals
 from agent.training.trainer import Progress, Trainer
 from agent.training.weights import MappedWeights
 from agent.workers import own_log, residency
+from agent.workers.beat import Beat
 from agent.workers.commands import Commands
 from agent.workers.residency import AnonymousPeak
 from artifacts import digest
@@ -218,6 +219,7 @@ class Session:
             residency=residency.measure,
             gpu_bytes=lambda: device.peak_bytes(weights.scratch.device),
             clock=time.monotonic,
+            beat=Beat(self._send),
             rehearsal=self._rehearsal,
             trial=trial,
         )

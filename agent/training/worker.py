@@ -18,6 +18,7 @@ from agent.training import preparation, recipe, token_file
 from agent.training.failures import explain
 from agent.workers import attempt
 from agent.workers.attempt import Orders
+from agent.workers.beat import Beat
 from agent.workers.channel import FrameWriter
 from agent.workers.commands import Commands
 from artifacts import base_model, durable
@@ -94,13 +95,14 @@ def _rehearse(
     from agent.training.preflight import Rehearsal, shortened
     from agent.training.session import Session
 
-    def report_logs(report: worker_pb2.TrainingReport) -> None:
-        if report.HasField("log"):
+    def report_some(report: worker_pb2.TrainingReport) -> None:
+        """What is no part of the job's own story, which a rehearsal does not tell."""
+        if report.HasField("log") or report.HasField("beat"):
             reports.write(report)
 
     rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)
     trial = shortened(start, [totals.samples for _, totals in tokens])
-    if Session(trial, base, tokens, report_logs, rehearsal).run(commands) is Outcome.FINISHED:
+    if Session(trial, base, tokens, report_some, rehearsal).run(commands) is Outcome.FINISHED:
         rehearsal.conclude(trial)
 
 
@@ -136,6 +138,7 @@ def _tokens(
         spec.sequence_length,
         name,
         commands.should_stop,
+        Beat(reports.write),
     )
     if totals.examples > totals.samples:
         _log(

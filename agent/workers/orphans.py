@@ -69,13 +69,13 @@ def used_by_session(leader: int) -> Used:
 
 
 def _moved_bytes(pid: int) -> int:
-    """Of files and pipes by calls, and of mapped files from the disk."""
+    """From and to disks, by calls and of mapped files; not of pipes, nor of files in memory."""
     try:
         lines = Path(f"/proc/{pid}/io").read_text().splitlines()
     except OSError:
         return 0
     counted = dict(line.split(": ") for line in lines)
-    return sum(int(counted.get(name, 0)) for name in ("rchar", "wchar", "read_bytes"))
+    return sum(int(counted.get(name, 0)) for name in ("read_bytes", "write_bytes"))
 
 
 def _pids() -> list[int]:

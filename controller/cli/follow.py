@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FRAMES_PER_S = 4
 _SILENCE_S = 5.0
 # Events that stay on a terminal above the picture.
-_TOLD = ("transition", "checkpoint", "check", "plan", "decided")
+_TOLD = ("transition", "checkpoint", "check", "plan", "decided", "pruned")
 
 
 async def follow(fleet: "Fleet", record: "JobRecord", form: Format) -> JobView:

@@ -117,11 +117,18 @@ def event_line(event: job_pb2.JobEvent) -> str:
         said = forecast(event.plan)
     elif body == "decided":
         said = f"{event.decided.act}: {event.decided.reason}"
+    elif body == "pruned":
+        said = pruned(event.pruned)
     elif body == "log":
         said = event.log.text.rstrip("\n")
     else:
         said = "an event that this version does not know"
     return f"{units.stamp(event.at.utc_ns)}  {said}"
+
+
+def pruned(gone: job_pb2.EventsPruned) -> str:
+    why = ", and no controller had confirmed them" if gone.unacknowledged else ""
+    return f"{gone.events:,} events were here; the device has let go of them to make room{why}"
 
 
 def evaluation(found: job_pb2.Evaluated) -> str:

@@ -22,6 +22,7 @@ def test_limits_are_filled() -> None:
         ({"limits": {"pause_above_c": 80, "resume_below_c": 80}}, "resume_below_c is 80; it must"),
         ({"limits": {"rest_s": 0}}, "limits.rest_s is 0; it lies between 1 and 86400"),
         ({"limits": {"pause_above": 80}}, "unknown key limits.pause_above"),
+        ({"journal": {"most_mib": 16}}, "journal.most_mib must not be less than journal.keep_mib"),
         ({"power": {"clocks": "on"}}, 'power.clocks must be "max" or empty'),
         ({"power": {"mode": 2}}, "power.mode must be of type str"),
     ],

@@ -202,3 +202,24 @@ def test_a_retried_attempt_is_another_attempt() -> None:
         job = pictures.after(job, event)
     assert [(a.number, a.cause) for a in job.attempts] == [(1, job_pb2.CAUSE_OOM), (2, 0)]
     assert job.state == JOB_STATE_RUNNING
+
+
+def test_the_cursor_acknowledges_what_is_in_the_store() -> None:
+    assert collector._behind(Cursor("j1", 5)) == job_pb2.WatchJobRequest(
+        journal_id="j1", after_seq=5, acknowledge=True
+    )
+    assert collector._behind(Cursor()) == job_pb2.WatchJobRequest()
+
+
+def test_a_store_that_has_lost_its_copy_learns_how_the_job_ended(store: Store) -> None:
+    """From what the device still has: changes of state, and how many events there were."""
+    journal = Journal()
+    journal.move(JOB_STATE_QUEUED)
+    journal.move(JOB_STATE_RUNNING, 1)
+    journal._add(1, pruned=job_pb2.EventsPruned(events=40, first_seq=3))
+    journal.move(JOB_STATE_SUCCEEDED, 1, result=job_pb2.JobResult(steps=9))
+    record = apply(store, journal.batch())
+    assert record.state == JOB_STATE_SUCCEEDED
+    assert record.job.result.steps == 9
+    with store.read() as transaction:
+        assert jobs.events_of(transaction, record) == journal.events

@@ -8,6 +8,7 @@ because a device is away.
 
 import asyncio
 import contextlib
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -125,6 +126,26 @@ async def life(folder: Path) -> None:
         if not target.exists():
             await patiently(lambda: fleet.pull(DEVICE, entry.digest, target))
         await come_and_go(fleet, folder)
+
+
+async def forgetting(folder: Path) -> None:
+    """A job whose events are copied here; the device, which is to keep none, lets go of them."""
+    async with Fleet.open(folder / "home") as fleet:
+        record = await patiently(lambda: submitted(fleet, job("persona")))
+        ended = await patiently(lambda: encouraged(fleet, record.id))
+        assert ended.job.HasField("result"), ended.job.message
+        await patiently(lambda: fleet.fetch_result(record.id))
+        await patiently(lambda: forgotten(fleet, folder, record.id))
+
+
+async def forgotten(fleet: Fleet, folder: Path, job_id: str) -> None:
+    """Looked up in the device's journal: nothing of it is seen from here."""
+    if problems := await fleet.refresh(job_id):
+        raise Unreachable(str(problems))
+    with contextlib.closing(sqlite3.connect(folder / DEVICE / "journal.db")) as journal:
+        (left,) = journal.execute("SELECT SUM(details_bytes) FROM job").fetchone()
+    if left:
+        raise Unreachable("It still keeps them.")
 
 
 async def encouraged(fleet: Fleet, job_id: str) -> JobRecord:
@@ -341,6 +362,7 @@ STORIES = {
         stock,
         hello,
         life,
+        forgetting,
         teaching,
         teaching_again,
         speech,

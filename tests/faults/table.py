@@ -11,6 +11,7 @@
     speech       the adapter of a job answers
     graph        the same, with the engine that exports a graph
     yielding     a job makes room for a request, and is canceled
+    forgetting   a job whose events the device lets go of, as it keeps none
     quarantine   the agent starts with a damaged journal
     repair       a large upload, of which a byte changes on the device
     full         the agent starts on a disk that is full
@@ -161,6 +162,13 @@ TABLE: tuple[Row, ...] = (
     *_rows("graph", AGENT, Point.GRAPH_PART, (Point.GRAPH_PART, 2), Point.GRAPH_EXPORTED),
     *_rows("yielding", AGENT, Point.JOURNAL_DECIDED, Point.JOURNAL_DEVICE),
     *_rows("yielding", CONTROLLER, Point.FLEET_LEASED),
+    *_rows(
+        "forgetting",
+        AGENT,
+        Point.JOURNAL_ACKNOWLEDGED,
+        (Point.JOURNAL_ACKNOWLEDGED, 2),
+        Point.JOURNAL_PRUNED,
+    ),
     *_rows("quarantine", AGENT, Point.JOURNAL_QUARANTINED),
     *_rows("repair", AGENT, Point.UPLOAD_REPAIRED, Point.STORE_PIECES),
     *_rows("repair", CONTROLLER, Point.STORE_PIECES),

@@ -17,6 +17,7 @@ from artifacts.persisting import AFTER, BEFORE, Point
 from artifacts.pieces import LEAST_BYTES
 from artifacts.store import ArtifactStore
 from controller.records import StageData
+from protos.nanofleet.v1.job_pb2 import JOB_STATE_SUCCEEDED
 from tests import disks
 from tests.agent.operating.programs import Programs
 from tests.faults import oracle
@@ -106,6 +107,8 @@ def prepare(lab: Lab, row: Row) -> None:
         lab.play("hello")
         lab.device.stop()
         lab.device.configure(CONFIG.replace("ring_mib = 1", "ring_mib = 2"))
+    elif row.story == "forgetting":
+        lab.device.configure(CONFIG + "[journal]\nkeep_mib = 0\n")
     elif row.story == "quarantine":
         (lab.device.state / "journal.db").write_bytes(b"no journal" * 1000)
     elif row.story == "repair":
@@ -194,6 +197,22 @@ def has_yielded(lab: Lab, expected: Outcome, said: str) -> None:
     assert record.ended
 
 
+def has_forgotten(lab: Lab, expected: Outcome, said: str) -> None:
+    """The controller has every event, the device how it ended, and how many events went."""
+    lab.device.stop()
+    oracle.check_stores(lab)
+    record, events = oracle.told(lab, "persona")
+    assert record.state == JOB_STATE_SUCCEEDED
+    assert oracle.losses(events) == expected.losses
+    assert oracle.evaluations(events) == expected.evaluations
+    left = oracle.journalled(lab, record.id)
+    gone = [event.pruned for event in left if event.HasField("pruned")]
+    kept = [event for event in left if not event.HasField("pruned")]
+    assert kept == [event for event in events if event.HasField("transition")]
+    assert sum(one.events for one in gone) == len(events) - len(kept) > 30
+    assert not any(one.unacknowledged for one in gone)
+
+
 def is_gone(lab: Lab, expected: Outcome, said: str) -> None:
     with pytest.raises(AssertionError, match="There is no device"):
         lab.play("hello")
@@ -213,6 +232,7 @@ CHECKS: dict[str, Callable[[Lab, Outcome, str], None]] = {
     "hello": answers,
     "full": answers,
     "quarantine": answers,
+    "forgetting": has_forgotten,
     "repair": is_repaired,
     "speech": has_spoken,
     "graph": has_spoken,

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.jobs import states
 from agent.jobs.journal import Account, Journal
+from agent.jobs.retention import Limits
 from artifacts.persisting import Point
 from controller import collector
 from controller.device import DeviceConnection
@@ -88,7 +89,9 @@ class Device:
             self.journal.close()
         self._boots += 1
         path = self._folder / f"journal-{self._flashes}.db"
-        self.journal = Journal(path, FakeClock(f"boot {self._boots}"))
+        # It keeps no detail that it need not keep.
+        keeps = Limits(keep_bytes=0, most_bytes=1 << 30)
+        self.journal = Journal(path, FakeClock(f"boot {self._boots}"), keeps)
         for entry in self.journal.entries([states.RUNNING]):
             self.journal.apply(entry.job.id, states.Interrupted(job_pb2.CAUSE_POWER_LOSS))
 
@@ -106,6 +109,10 @@ class Device:
 
     def WatchJob(self, request: job_pb2.WatchJobRequest) -> list[job_pb2.WatchJobResponse]:  # noqa: N802
         known = request.journal_id == self.journal.journal_id
+        if known and request.acknowledge:
+            self.journal.retention.acknowledge(request.after_seq)
+            while self.journal.retention.prune():
+                pass
         events = self.journal.events(request.after_seq if known else 0, limit=100_000)
         batches = [events[at : at + BATCH] for at in range(0, len(events), BATCH)] or [[]]
         journal_id = self.journal.journal_id
@@ -255,8 +262,12 @@ class Reconciler(RuleBasedStateMachine):
             self.device.work(1)
             self.device.finish()
         self._with("answered", lambda: collector.collect(self.store, self._connection()))
+        self._note()
+        self._with("answered", lambda: collector.collect(self.store, self._connection()))
         self.the_copy_is_what_the_device_said_up_to_the_cursor()
         self.no_job_runs_twice()
+        left = {event.WhichOneof("body") for event in self.device.journal.events(0, limit=100_000)}
+        assert left <= {"transition", "pruned"}, "what the controller has is gone from the device"
         with self.store.read() as transaction:
             known = {record.id: record for record in jobs.every(transaction)}
         assert sorted(known) == sorted(self.submitted)

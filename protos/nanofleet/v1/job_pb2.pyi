@@ -1262,6 +1262,7 @@ class JobEvent(_message.Message):
     CHECK_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     DECIDED_FIELD_NUMBER: _builtins.int
+    PRUNED_FIELD_NUMBER: _builtins.int
     GENERATED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Rises by one for each event of the journal. After a power cut it skips ahead once, because the
@@ -1293,6 +1294,10 @@ class JobEvent(_message.Message):
     @_builtins.property
     def decided(self) -> Global___Decided: ...
     @_builtins.property
+    def pruned(self) -> Global___EventsPruned:
+        """Events that the device does not keep any more; in the place of the last of them."""
+
+    @_builtins.property
     def generated(self) -> Global___GenerateProgress: ...
     def __init__(
         self,
@@ -1310,13 +1315,14 @@ class JobEvent(_message.Message):
         check: Global___PlanCheck | None = ...,
         plan: Global___JobPlan | None = ...,
         decided: Global___Decided | None = ...,
+        pruned: Global___EventsPruned | None = ...,
         generated: Global___GenerateProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generated", b"generated", "log", b"log", "plan", b"plan", "progress", b"progress", "transition", b"transition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generated", b"generated", "log", b"log", "plan", b"plan", "progress", b"progress", "pruned", b"pruned", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generated", b"generated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "body", b"body", "check", b"check", "checkpoint", b"checkpoint", "decided", b"decided", "evaluated", b"evaluated", "generated", b"generated", "generation", b"generation", "job_id", b"job_id", "log", b"log", "plan", b"plan", "progress", b"progress", "pruned", b"pruned", "seq", b"seq", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan", "decided", "generated"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["transition", "progress", "log", "checkpoint", "evaluated", "check", "plan", "decided", "pruned", "generated"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1347,6 +1353,35 @@ class Decided(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decided: _TypeAlias = Decided  # noqa: Y015
+
+@_typing.final
+class EventsPruned(_message.Message):
+    """The journal keeps the changes of an ended job's state for ever, its other events only so long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    FIRST_SEQ_FIELD_NUMBER: _builtins.int
+    UNACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    events: _builtins.int
+    first_seq: _builtins.int
+    """From this number on; the last one was that of this event. Changes of state between are there."""
+    unacknowledged: _builtins.bool
+    """There was no room for them, and no controller had said that it has them."""
+    def __init__(
+        self,
+        *,
+        events: _builtins.int = ...,
+        first_seq: _builtins.int = ...,
+        unacknowledged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_seq", b"first_seq", "unacknowledged", b"unacknowledged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsPruned: _TypeAlias = EventsPruned  # noqa: Y015
 
 @_typing.final
 class Transition(_message.Message):
@@ -1779,6 +1814,7 @@ class WatchJobRequest(_message.Message):
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQ_FIELD_NUMBER: _builtins.int
     REPLAY_ONLY_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Empty: the events of all jobs of the device, without an end."""
     journal_id: _builtins.str
@@ -1786,6 +1822,10 @@ class WatchJobRequest(_message.Message):
     after_seq: _builtins.int
     replay_only: _builtins.bool
     """End the stream once what is journalled now was sent."""
+    acknowledge: _builtins.bool
+    """The caller has all events of the device up to `after_seq` in a store that lasts: the device may
+    let go of them when their jobs have ended and it wants room. Role: controller.
+    """
     def __init__(
         self,
         *,
@@ -1793,10 +1833,11 @@ class WatchJobRequest(_message.Message):
         journal_id: _builtins.str = ...,
         after_seq: _builtins.int = ...,
         replay_only: _builtins.bool = ...,
+        acknowledge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "job_id", b"job_id", "journal_id", b"journal_id", "replay_only", b"replay_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "after_seq", b"after_seq", "job_id", b"job_id", "journal_id", b"journal_id", "replay_only", b"replay_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,7 +127,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Events after a sequence number, then live, in order and without a gap. The stream ends after the
+        """Events after a sequence number, then live, in order and without a gap, or with one that is an
+        event itself: EventsPruned. The stream ends after the
         event that ends the job, when one job is watched. Role: viewer and up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

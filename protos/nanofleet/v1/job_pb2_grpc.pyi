@@ -53,7 +53,8 @@ class JobServiceStub:
     """Takes effect at the next micro-step. Role: operator and up."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]
-    """Events after a sequence number, then live, in order and without a gap. The stream ends after the
+    """Events after a sequence number, then live, in order and without a gap, or with one that is an
+    event itself: EventsPruned. The stream ends after the
     event that ends the job, when one job is watched. Role: viewer and up.
     """
     PlanJob: _grpc.UnaryStreamMultiCallable[_job_pb2.PlanJobRequest, _job_pb2.PlanJobResponse]
@@ -84,7 +85,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Takes effect at the next micro-step. Role: operator and up."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.ResumeJobResponse]  # type: ignore[assignment]
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Events after a sequence number, then live, in order and without a gap. The stream ends after the
+    """Events after a sequence number, then live, in order and without a gap, or with one that is an
+    event itself: EventsPruned. The stream ends after the
     event that ends the job, when one job is watched. Role: viewer and up.
     """
     PlanJob: _aio.UnaryStreamMultiCallable[_job_pb2.PlanJobRequest, _job_pb2.PlanJobResponse]  # type: ignore[assignment]
@@ -154,7 +156,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_pb2.WatchJobResponse], _abc.AsyncIterator[_job_pb2.WatchJobResponse]]:
-        """Events after a sequence number, then live, in order and without a gap. The stream ends after the
+        """Events after a sequence number, then live, in order and without a gap, or with one that is an
+        event itself: EventsPruned. The stream ends after the
         event that ends the job, when one job is watched. Role: viewer and up.
         """
 

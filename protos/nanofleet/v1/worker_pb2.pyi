@@ -303,6 +303,7 @@ class TrainingReport(_message.Message):
     EVALUATED_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
     REHEARSED_FIELD_NUMBER: _builtins.int
+    BEAT_FIELD_NUMBER: _builtins.int
     GENERATED_FIELD_NUMBER: _builtins.int
     GENERATING_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -330,6 +331,8 @@ class TrainingReport(_message.Message):
     @_builtins.property
     def rehearsed(self) -> Global___TrainingRehearsed: ...
     @_builtins.property
+    def beat(self) -> Global___Beat: ...
+    @_builtins.property
     def generated(self) -> _job_pb2.GenerateProgress: ...
     @_builtins.property
     def generating(self) -> Global___GeneratingStarted: ...
@@ -348,18 +351,38 @@ class TrainingReport(_message.Message):
         evaluated: _job_pb2.Evaluated | None = ...,
         check: _job_pb2.PlanCheck | None = ...,
         rehearsed: Global___TrainingRehearsed | None = ...,
+        beat: Global___Beat | None = ...,
         generated: _job_pb2.GenerateProgress | None = ...,
         generating: Global___GeneratingStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "check", b"check", "checkpoint", b"checkpoint", "evaluated", b"evaluated", "failed", b"failed", "finished", b"finished", "generated", b"generated", "generating", b"generating", "log", b"log", "paused", b"paused", "progress", b"progress", "rehearsed", b"rehearsed", "report", b"report", "resumed", b"resumed", "started", b"started", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed", "generated", "generating"]  # noqa: Y015
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["started", "progress", "checkpoint", "paused", "resumed", "finished", "stopped", "failed", "log", "evaluated", "check", "rehearsed", "beat", "generated", "generating"]  # noqa: Y015
     _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___TrainingReport: _TypeAlias = TrainingReport  # noqa: Y015
+
+@_typing.final
+class Beat(_message.Message):
+    """The work gets on, between two of the other reports: a micro-step, a piece of the dataset, a token.
+    Not of each: every some seconds at most.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Beat: _TypeAlias = Beat  # noqa: Y015
 
 @_typing.final
 class GeneratingStarted(_message.Message):

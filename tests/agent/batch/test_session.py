@@ -1,6 +1,8 @@
 """A generation with a real model: whatever is left of its answers, it goes on to the same bytes."""
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,7 @@ def run(
     questions: Path,
     orders: dict[int, Order] | None = None,
     threads: int = 1,
+    clock: Callable[[], float] = time.monotonic,
     **changes: object,
 ) -> list[TrainingReport]:
     folder.mkdir(exist_ok=True)
@@ -60,7 +63,7 @@ def run(
         threads=threads,
     )
     reports: list[TrainingReport] = []
-    Session(start, Orders(orders or {}), reports.append).run()
+    Session(start, Orders(orders or {}), reports.append, clock=clock).run()
     return reports
 
 
@@ -75,6 +78,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> Path:
     reports = run(folder, questions)
     assert kinds(reports)[-3:] == ["generated", "checkpoint", "finished"]
     return folder
+
+
+def test_every_token_is_a_sign_of_getting_on(tmp_path: Path, questions: Path) -> None:
+    """On a board that takes 20 s for each."""
+    ticks = itertools.count(0.0, 20.0)
+    reports = run(tmp_path / "job", questions, clock=lambda: next(ticks))
+    made = reports[-1].finished.result.generated
+    assert kinds(reports).count("beat") >= made.tokens - made.prompts * 2
 
 
 def bytes_of(folder: Path) -> bytes:

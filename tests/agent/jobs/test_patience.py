@@ -1,56 +1,62 @@
-"""Attempts that were told to stop: who gets time, and who is ended."""
+"""Attempts that were told to stop: who gets time, and who is given up."""
 
 import asyncio
 
 import pytest
 
-from agent.jobs.patience import Patience, settled
+from agent.jobs.patience import Patience, stopped
 
-_HARDLY = Patience(silence_s=0.02, most_s=30)
+_HARDLY = Patience(silence_s=0.02, stall_s=0.1)
 
 
 class Attempt:
-    """``silences``: what is seen at one look after the other; then it settles."""
+    """``looks``: for how long it was silent and stalled, at one look after the other; after the
+    last one it is over."""
 
-    def __init__(self, *silences: float | None) -> None:
-        self.settled = asyncio.Event()
-        self.is_killed = False
-        self._silences = list(silences)
+    def __init__(self, *looks: tuple[float | None, float | None]) -> None:
+        self.over = asyncio.Event()
+        self.given_up = 0
+        self._looks = list(looks)
+        self._stalled_s: float | None = None
 
     @property
     def silent_s(self) -> float | None:
-        seen = self._silences.pop(0)
-        if not self._silences:
-            self.settled.set()
-        return seen
+        silent_s, self._stalled_s = self._looks.pop(0)
+        if not self._looks:
+            self.over.set()
+        return silent_s
 
-    def kill(self) -> None:
-        self.is_killed = True
-        self.settled.set()
+    @property
+    def stalled_s(self) -> float | None:
+        return self._stalled_s
+
+    def give_up(self) -> None:
+        self.given_up += 1
 
 
 async def test_a_worker_that_gets_somewhere_has_its_time() -> None:
-    attempt, waits = Attempt(0, 0.01, 0.01, 0), list[float]()
-    await settled(attempt, _HARDLY, waits.append)
-    assert not attempt.is_killed
-    assert waits == [0.02] * 4
+    """However long it takes in all."""
+    attempt, waits = Attempt(*[(0.01, 0.09)] * 20), list[float]()
+    await stopped(attempt, attempt.over, _HARDLY, waits.append)
+    assert not attempt.given_up
+    assert waits == [0.02] * 20
 
 
-@pytest.mark.parametrize("silences", [(0, 0.03, 0), (0, None, 0)])
-async def test_one_that_is_silent_or_not_there_is_ended(silences: tuple[float | None, ...]) -> None:
-    attempt = Attempt(*silences)
-    await settled(attempt, _HARDLY)
-    assert attempt.is_killed
+async def test_where_there_is_no_worker_nobody_is_given_up() -> None:
+    attempt = Attempt((None, None), (None, None))
+    await stopped(attempt, attempt.over, _HARDLY)
+    assert not attempt.given_up
 
 
-async def test_one_that_spins_is_ended_in_the_end() -> None:
-    attempt = Attempt(*[0] * 1000)
-    await settled(attempt, Patience(silence_s=0.01, most_s=0.05))
-    assert attempt.is_killed
+@pytest.mark.parametrize("look", [(0.03, 0.03), (0.0, 0.1)], ids=["silent", "spins"])
+async def test_one_that_gets_nowhere_is_given_up(look: tuple[float, float]) -> None:
+    attempt = Attempt((0.0, 0.0), look, look)
+    await stopped(attempt, attempt.over, _HARDLY)
+    assert attempt.given_up == 2, "at each look, for the first may have come too early"
 
 
-async def test_one_that_has_settled_is_left_alone() -> None:
+async def test_one_that_is_over_is_left_alone() -> None:
     attempt = Attempt()
-    attempt.settled.set()
-    await settled(attempt, _HARDLY)
-    assert not attempt.is_killed
+    attempt.over.set()
+    await stopped(attempt, attempt.over, _HARDLY)
+    assert not attempt.given_up

@@ -17,6 +17,7 @@ from agent.jobs import spec as specs
 from agent.jobs import states
 from agent.jobs.database import SCHEMA_VERSION
 from agent.jobs.journal import Journal
+from agent.jobs.retention import Limits
 from protos.errors import InvalidRequest, Refused
 from protos.nanofleet.v1 import job_pb2
 from tests.agent.clocks import FakeClock
@@ -73,12 +74,25 @@ def test_everything_is_there_and_the_jobs_go_on(path: Path) -> None:
         journal.close()
     assert schema(path) == SCHEMA_VERSION
 
-    journal = Journal(path, FakeClock(boot_id="boot-2"))
+    journal = Journal(path, FakeClock(boot_id="boot-2"), Limits(keep_bytes=0, most_bytes=1 << 30))
+    active = [event for event in journal.events(0) if event.job_id in unfinished(journal)]
+    journal.retention.acknowledge(seqs[-1])
+    while journal.retention.prune():
+        pass
+    left = journal.events(0)
+    assert [event for event in left if event.job_id in unfinished(journal)] == active
+    done = [event.WhichOneof("body") for event in left if event.job_id == jobs["done"].id]
+    assert done[-2:] == ["pruned", "transition"]
+    assert set(done) == {"transition", "pruned"}
     cut = journal.apply(jobs["running"].id, states.Interrupted(job_pb2.CAUSE_POWER_LOSS))
     assert cut.state == states.PAUSED
     journal.rehearsed(cut.id, job_pb2.JobEvent(plan=job_pb2.JobPlan(duration_s=90)))
     assert journal.job(cut.id).rehearsal.plan.duration_s == 90
     journal.close()
+
+
+def unfinished(journal: Journal) -> set[str]:
+    return {entry.job.id for entry in journal.entries(tuple(states.ACTIVE))}
 
 
 def test_what_an_older_agent_took_and_this_one_cannot_run_is_told(tmp_path: Path) -> None:

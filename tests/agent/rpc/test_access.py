@@ -80,6 +80,24 @@ async def test_every_role_at_every_method(shared_daemon: Daemon, role: Role, nam
             assert isinstance(error, Forbidden) != allowed, (method, error)
 
 
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.CONTROLLER])
+async def test_only_the_controller_says_that_events_are_copied(
+    shared_daemon: Daemon, role: Role
+) -> None:
+    """Whoever looks on from some number must not make the device forget what came before."""
+    request = job_pb2.WatchJobRequest(after_seq=5, replay_only=True, acknowledge=True)
+    async with shared_daemon.channel(role, "ann") as channel:
+        watching = job_pb2_grpc.JobServiceStub(channel).WatchJob(request)
+        if role is Role.CONTROLLER:
+            assert (await watching.read()).journal_id
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watching.read()
+    refused = status.from_rpc_error(caught.value, "")
+    assert isinstance(refused, Forbidden)
+    assert f"{role.value} ann may not acknowledge events." in str(refused)
+
+
 async def test_a_device_with_too_many_calls_says_when_to_come_back(shared_daemon: Daemon) -> None:
     """Three connections, because one holds a hundred calls."""
     async with AsyncExitStack() as stack:

@@ -105,9 +105,10 @@ class Worker:
         self._writer.write(worker_pb2.TrainingCommand(**command))
 
     def reports(self) -> Iterator[worker_pb2.TrainingReport]:
-        """Until the worker closes its end."""
+        """Until the worker closes its end; without its beats, which come by the clock."""
         while (report := self._reader.read()) is not None:
-            yield report
+            if not report.HasField("beat"):
+                yield report
 
     def until(
         self, wanted: Callable[[worker_pb2.TrainingReport], bool]

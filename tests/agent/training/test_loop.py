@@ -40,7 +40,7 @@ class Bench:
         self._connected = True
         self.reports: list[worker_pb2.TrainingReport] = []
         self.saved_at: list[int] = []
-        self.released = 0
+        self.released = self.beats = 0
         self.now_s = 0.0
         self.spec = spec
         weights = MappedWeights(base, torch.float32)
@@ -56,6 +56,7 @@ class Bench:
             release=self._release,
             residency=residency.measure,
             clock=self._clock,
+            beat=self._beat,
         )
         self.answers: dict[str, list[str]] = {}
 
@@ -109,6 +110,9 @@ class Bench:
     def _release(self) -> None:
         self.released += 1
 
+    def _beat(self) -> None:
+        self.beats += 1
+
     def _clock(self) -> float:
         self.now_s += SECONDS_A_READING
         return self.now_s
@@ -144,6 +148,11 @@ def test_runs_to_the_end_and_saves_once(bench: Bench) -> None:
     assert steps[-1].loss == bench.trainer.progress.last_loss < bench.trainer.progress.first_loss
     tokens = [progress.tokens_per_s * 2 * SECONDS_A_READING for progress in steps]
     assert round(sum(tokens)) == bench.trainer.progress.trained_tokens
+
+
+def test_every_pass_is_a_sign_of_getting_on(bench: Bench) -> None:
+    bench.loop.run()
+    assert bench.beats == bench.trainer.progress.micro_steps == 6
 
 
 def test_saves_by_the_clock(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.training import preparation
+from agent.training import preparation, prepare
 from agent.training.failures import TrainingFailure
 from protos.nanofleet.v1 import job_pb2
 
@@ -56,6 +56,30 @@ def test_a_full_disk_is_told_as_such(
         )
     assert caught.value.cause == job_pb2.CAUSE_DISK_FULL
     assert not (tmp_path / "tokens.bin").exists()
+
+
+def test_every_sample_is_a_sign_of_getting_on(
+    tiny_base: Path, dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    beats: list[None] = []
+    out = tmp_path / "tokens.bin"
+    prepare.prepare(tiny_base, dataset(*LINES), out, KEY, 4096, "data", lambda: beats.append(None))
+    assert len(beats) == len(LINES)
+
+
+def test_the_child_is_heard_before_its_answer(tmp_path: Path) -> None:
+    """It answers only when it was heard."""
+    heard = tmp_path / "heard"
+    os.mkfifo(heard)
+    script = 'import sys; print(flush=True); open(sys.argv[1]).read(); print("{}")'
+    command = [sys.executable, "-c", script, str(heard)]
+
+    def answer() -> None:
+        heard.write_text("yes")
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        said = preparation._answer(child, lambda: False, answer)
+    assert said == b"\n{}\n"
 
 
 def test_an_order_to_stop_is_obeyed_at_once(

@@ -238,6 +238,11 @@ def test_sparklines() -> None:
             "held-out loss 1.5000 after step 9 (perplexity 4.48, 1,234 tokens), the best so far",
         ),
         (job_pb2.JobEvent(log=job_pb2.LogLine(text="hello\n")), "hello"),
+        (
+            job_pb2.JobEvent(pruned=job_pb2.EventsPruned(events=1200, unacknowledged=True)),
+            "1,200 events were here; the device has let go of them to make room, and no controller"
+            " had confirmed them",
+        ),
         (job_pb2.JobEvent(), "an event that this version does not know"),
     ],
 )
