@@ -1,7 +1,8 @@
 """The life of one inference worker: its reports go to the requests that they belong to.
 
 When it dies, every request that it was busy with ends with WorkerFailed, and only those. One that
-sends what is no report is ended: what it sends next cannot be trusted either.
+sends what is no report is ended: what it sends next cannot be trusted either. So is one that hangs
+(agent/workers/watchdog.py).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from agent.inference import failures
 from agent.inference.pace import Pace
 from agent.serving.generation import Generation, Reply, Results
 from agent.serving.speed import Speed
+from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Worker
 from artifacts.digest import Digest
@@ -54,6 +56,7 @@ class Session:
         base_digest: Digest,
         on_end: "Callable[[Session], Awaitable[None]]",
         on_freed: "Callable[[Session, str], Awaitable[None]]",
+        watch: watchdog.Limits = watchdog.Limits(),  # noqa: B008  # frozen
     ) -> None:
         self.worker = worker
         self.base_digest = base_digest
@@ -64,6 +67,7 @@ class Session:
         self._pace = Pace()
         self._on_end = on_end
         self._on_freed = on_freed
+        self._watch = watch
         # Why it ended, when it was not told to.
         self.death = ""
         self._is_closing = False
@@ -138,13 +142,17 @@ class Session:
         await asyncio.wait([self._reader])
 
     async def _read(self) -> None:
-        said = ""
+        said, hung = "", False
         try:
-            async for report in self.worker.reports():
-                said = self._take(report) or said
-                if freed := report.adapter_freed.adapter_digest:
-                    self.adapter_digests.discard(freed)
-                    await self._on_freed(self, freed)
+            async with watchdog.watching(self.worker, self._rests, self._watch) as watching:
+                async for report in self.worker.reports():
+                    watching.reports += 1
+                    said = self._take(report) or said
+                    if freed := report.adapter_freed.adapter_digest:
+                        self.adapter_digests.discard(freed)
+                        await self._on_freed(self, freed)
+            if hung := watching.hung:
+                said = watching.said("inference")
         except FrameError as error:
             said = f"The inference worker sent what is no report: {error}."
             self.worker.kill()
@@ -159,9 +167,13 @@ class Session:
         self.fail(WorkerFailed(
             self.death,
             why="" if said else last,
-            fix="" if said else "Send the request again: the worker is started anew.",
+            fix="" if said and not hung else "Send the request again: the worker is started anew.",
         ))  # fmt: skip
         await self._on_end(self)
+
+    def _rests(self) -> bool:
+        """The model is open, and nobody asks it for anything."""
+        return self._ready.done() and not self.replies
 
     def _take(self, report: InferenceReport) -> str:
         """Hands a report to whom it concerns; returns why the worker gives up, if it does."""

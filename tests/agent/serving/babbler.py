@@ -1,4 +1,4 @@
-"""An inference worker that opens a model, and answers a request with what is no report."""
+"""An inference worker that opens a model, and answers what is no report, or nothing."""
 
 import os
 import signal
@@ -23,6 +23,8 @@ def main() -> None:
                 reports.write(InferenceReport(opened=ModelOpened(context_length=64)))
             case "start" if command.start.request.prompt == "open":
                 reports.write(InferenceReport(opened=ModelOpened()))
+            case "start" if command.start.request.prompt == "hang":
+                signal.pause()
             case "start":
                 chunk = GenerationChunk(
                     request_id=command.start.request_id, response=GenerateResponse(text="Once")
