@@ -8,6 +8,7 @@ layer: an adapter has one scale, in its manifest and in every engine.
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifacts import hub_cache
 from artifacts.convert.json_object import JsonObject
 from protos.errors import InvalidRequest, NotFound
 
@@ -50,25 +51,24 @@ def files_of(folder: Path) -> tuple[Path, Path]:
     """The configuration and the weights, both regular files of the folder.
 
     Raises NotFound, or InvalidRequest for a link that leads out of it: whoever made the folder
-    would choose which file of this machine travels to the devices. In the hub's cache
-    (models--owner--name/snapshots/…) links lead to the model's other folder, and stay in it.
+    would choose which file of this machine travels to the devices.
     """
     if not folder.is_dir():
         raise NotFound(
             f"There is no folder {folder}.",
             fix=f"Give the folder that has {CONFIG_FILE} and {WEIGHTS_FILE}.",
         )
-    place = folder.resolve()
-    root = place.parents[1] if place.parent.name == "snapshots" else place
+    root = hub_cache.root_of(folder.resolve())
     return _own_file(folder / CONFIG_FILE, root), _own_file(folder / WEIGHTS_FILE, root)
 
 
 def _own_file(path: Path, root: Path) -> Path:
+    pickled = path.name == WEIGHTS_FILE and path.with_name(_PICKLE_FILE).exists()
     if not path.is_symlink() and not path.exists():
         raise NotFound(
             f"{path} is missing.",
-            why="Pickles can run code and are not read."
-            if path.with_name(_PICKLE_FILE).exists()
+            why=f"There is {_PICKLE_FILE}: pickles can run code, and are not read."
+            if pickled
             else "",
             fix="Give the whole folder, as PEFT's save_pretrained() writes it: with safetensors.",
         )

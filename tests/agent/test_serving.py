@@ -206,10 +206,8 @@ def packed_adapter(folder: Path, tiny_folder: Path, base: Path) -> bytes:
     convert_adapter(folder, base, folder / adapter.GGUF)
     zeros = digest.of_bytes(b"")
     manifest = adapter.AdapterManifest(
-        name="persona", base_digest=digest.of_file(base), dataset_digest=zeros,
-        tokenizer_digest=zeros, job_id="job", rank=8, alpha=16.0, targets=("q_proj",), recipe={},
-        first_loss=2.0, final_loss=1.0, steps=1, trained_tokens=1, energy_j=None,
-        created_utc_ns=0, agent_version="0",
+        name="persona", base_digest=digest.of_file(base), tokenizer_digest=zeros, rank=8,
+        alpha=16.0, targets=("q_proj",), created_utc_ns=0, imported_from="peft",
     )  # fmt: skip
     (folder / adapter.MANIFEST).write_bytes(manifest.to_json())
     adapter.pack(folder, folder.with_suffix(".tar"))
