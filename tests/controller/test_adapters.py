@@ -12,25 +12,15 @@ import pytest
 
 from artifacts import adapter, base_model, digest
 from artifacts.digest import Digest
-from artifacts.manifest import AdapterManifest, TrainingRecord
+from artifacts.manifest import AdapterManifest
 from controller import CatalogueEntry, Fleet, SyncFleet, merge_adapter
 from controller.catalogue import ADAPTER
-from protos.errors import AlreadyExists, InvalidRequest, NotFound, WrongBase
+from protos.errors import AlreadyExists, Busy, InvalidRequest, NotFound, WrongBase
+from tests.agent.jobs.samples import TRAINING
 from tests.artifacts.convert import shapes
 from tests.llama import reference
 
 ZEROS = Digest("sha256:" + "0" * 64)
-TRAINING = TrainingRecord(
-    job_id="01JCQ4Z7M3W8T2B5N6P9R0S1V4",
-    dataset_digest=ZEROS,
-    recipe={},
-    first_loss=3.25,
-    final_loss=0.75,
-    steps=120,
-    trained_tokens=9_000,
-    energy_j=None,
-    agent_version="0.1.0",
-)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +156,18 @@ async def test_what_is_refused_leaves_nothing(based: Fleet, folder: Path, tmp_pa
     assert not list((based.home / "scratch").iterdir())
 
 
+async def test_a_folder_that_somebody_writes_into_is_refused(based: Fleet, folder: Path) -> None:
+    importing = asyncio.create_task(based.import_adapter(folder, base="tiny-gemma"))
+    touched_ns = 0
+    while not importing.done():
+        touched_ns += 1
+        os.utime(folder / adapter.SAFETENSORS, ns=(0, touched_ns))
+        await asyncio.sleep(0)
+    with pytest.raises(Busy, match=r"changed while it was read.*when nothing writes"):
+        await importing
+    assert based.artifacts(ADAPTER) == []
+
+
 async def test_a_base_of_another_shape_is_refused(
     based: Fleet, folder: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +198,7 @@ async def test_the_record_of_a_training_is_kept(
     assert manifest_of(based, entry) == dataclasses.replace(
         manifest, name="my-adapter", base_digest=digest.of_file(tiny_base_f32)
     )
-    assert entry.details["final_loss"] == 0.75
+    assert entry.details["final_loss"] == TRAINING.final_loss
     # No job of this fleet: another import may have the name.
     assert await based.import_adapter(folder, base="tiny-gemma") == entry
 

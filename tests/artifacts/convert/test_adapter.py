@@ -35,6 +35,11 @@ def copied(adapter: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(adapter, tmp_path / "copied"))
 
 
+def configure(folder: Path, changes: dict[str, object]) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -114,8 +119,7 @@ def test_the_header_says_that_it_is_an_adapter(
 def test_what_llama_cpp_would_leave_out_is_refused(
     copied: Path, tiny_base: Path, tmp_path: Path, edit: dict[str, object], named: str
 ) -> None:
-    path = copied / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    configure(copied, edit)
     with pytest.raises(InvalidRequest, match=named) as caught:
         convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
     assert caught.value.reason == "UNSUPPORTED_ADAPTER"
@@ -410,16 +414,13 @@ def test_the_links_of_the_hubs_cache_are_followed(
 def test_settings_that_make_no_sense_are_refused(
     copied: Path, tiny_base: Path, tmp_path: Path, settings: dict[str, object], said: str
 ) -> None:
-    path = copied / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    configure(copied, settings)
     with pytest.raises(InvalidRequest, match=said):
         convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
 
 
 def test_settings_of_a_later_peft_are_named(copied: Path, tiny_base: Path, tmp_path: Path) -> None:
-    path = copied / "adapter_config.json"
-    later = {"use_foolora": True, "bar_config": {}, "gate": None}
-    path.write_text(json.dumps(json.loads(path.read_text()) | later))
+    configure(copied, {"use_foolora": True, "bar_config": {}, "gate": None})
     (warning,) = convert_adapter(copied, tiny_base, tmp_path / "out.gguf").warnings
     assert "settings that are not known here: use_foolora." in warning
 
