@@ -47,7 +47,7 @@ from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.runner import Runner
 from agent.lock import StateLock
 from agent.machine import Machine
-from agent.memory import calibration_file
+from agent.memory import calibration_file, torch_build
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
 from agent.memory.calibration_file import CalibrationFile
@@ -147,6 +147,7 @@ class Agent:
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
+            torch=torch_build.installed(),
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
             tell=self._tell,
             rest=self._watch.rest,

@@ -13,6 +13,7 @@ from agent.batch import asking
 from agent.batch.asking import Asked
 from agent.batch.model import Model
 from agent.batch.tally import Tally, dropped_by
+from agent.memory import torch_build
 from agent.memory.forecast import Forecast, inference_forecast
 from agent.quality.answers import Fault, fault_of
 from agent.workers import residency
@@ -47,7 +48,9 @@ class _Counts:
 def rehearse(start: StartGenerating, report: Callable[[TrainingReport], None]) -> None:
     """The checks as they pass, then the plan. Raises what the job would fail with."""
     base = base_model.read(Path(start.base_path))
-    forecast = inference_forecast(base, start.spec.context_length, start.engine or "llama")
+    forecast = inference_forecast(
+        base, start.spec.context_length, start.engine or "llama", torch_build.installed()
+    )
     began_s = time.monotonic()
 
     def say(name: str, found: str) -> None:

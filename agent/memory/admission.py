@@ -11,6 +11,7 @@ from agent.memory.forecast import Forecast, inference_forecast
 from agent.memory.plan import Facts, choose, forecast_of
 from agent.memory.processor import FLOAT32_BYTES
 from agent.memory.reductions import named_changes, smaller_recipes
+from agent.memory.torch_build import CPU, TorchBuild
 from artifacts.base_model import BaseModel
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.job_pb2 import TrainSpec
@@ -27,14 +28,15 @@ def admit_training(
     owner: str,
     least_element_bytes: int = FLOAT32_BYTES,
     shared_gpu: bool = False,
+    torch: TorchBuild = CPU,
 ) -> Claim:
     """The claim of a training run; raises OutOfMemory with settings that would fit.
 
     ``least_element_bytes``: of the smallest data type that the worker may choose. ``shared_gpu``:
-    it will compute on a GPU that has its memory from the board.
+    it will compute on a GPU that has its memory from the board. ``torch``: the worker's.
     """
     possible = [
-        Facts(element_bytes, shared_gpu=shared_gpu)
+        Facts(element_bytes, shared_gpu=shared_gpu, torch=torch)
         for element_bytes in dict.fromkeys((FLOAT32_BYTES, least_element_bytes))
     ]
 
@@ -64,11 +66,12 @@ def admit_inference(
     *,
     owner: str,
     engine: str = "llama",
+    torch: TorchBuild = CPU,
 ) -> Claim:
     """The claim of a served model; raises OutOfMemory with a context that would fit."""
 
     def claim_of(context: int) -> Claim:
-        return Claim(owner, base_digest, inference_forecast(base, context, engine))
+        return Claim(owner, base_digest, inference_forecast(base, context, engine, torch))
 
     claim = claim_of(context_length)
     if not budget.fits(claim, held):

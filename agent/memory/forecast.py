@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from agent.memory.settings import Plan
 from agent.memory.shape import PROJECTIONS, Shape, shape_of
+from agent.memory.torch_build import CPU, TorchBuild
 from artifacts.base_model import BaseModel
 from protos.nanofleet.v1.job_pb2 import TrainSpec
 
@@ -53,7 +54,9 @@ SERVER_CANDIDATE_BYTES = 2 * 12
 SERVER_ADAPTERS = 4
 SERVER_ADAPTER_RANK = 8
 
-_KEPT_AT_REST = ("runtime", "CUDA", "weights on the GPU", "LoRA", "best adapter")
+RUNTIME = "runtime"
+
+_KEPT_AT_REST = (RUNTIME, "CUDA", "weights on the GPU", "LoRA", "best adapter")
 # An engine that rests between two tokens keeps all that it has.
 _KEPT_BY_ENGINES = ("weights", "KV cache", "compute buffer", "logits", "vocabulary", "adapters")
 _FLOAT32 = 4
@@ -76,6 +79,7 @@ class Server:
     cached_bytes: int
     # Bits of a parameter in a copy of the weights, by the base's type; None: the base is mapped.
     copied_bits: Callable[[str], int] | None = None
+    imports_torch: bool = False
 
 
 # By the names of agent/inference/engines.py.
@@ -88,7 +92,7 @@ SERVERS: Mapping[str, Server] = {
         70 * MB, 52 * MB, _FLOAT32, lambda kind: _PACKED_BITS.get(kind, _FLOAT32_BITS)
     ),
     # torch, Transformers and PEFT: 290 MB and 103 MB.
-    "transformers": Server(310 * MB, 106 * MB, _FLOAT32, lambda kind: _FLOAT32_BITS),
+    "transformers": Server(310 * MB, 106 * MB, _FLOAT32, lambda kind: _FLOAT32_BITS, True),
 }
 
 
@@ -110,6 +114,10 @@ class Forecast:
     @property
     def anonymous_bytes(self) -> int:
         return sum(part.size_bytes for part in self.anonymous)
+
+    def part_bytes(self, name: str) -> int:
+        """Of the anonymous memory."""
+        return sum(part.size_bytes for part in self.anonymous if part.name == name)
 
     @property
     def at_rest(self) -> "Forecast":
@@ -136,6 +144,7 @@ def training_forecast(
     longest: int = 0,
     *,
     shared_gpu: bool = False,
+    torch: TorchBuild = CPU,
 ) -> Forecast:
     """The trainer's peak, with ``tokens`` = those of its longest micro-step. The tensors are those
     of agent/training/workspace.py, e = ``element_bytes``:
@@ -173,7 +182,7 @@ def training_forecast(
     exact_bytes = tokens * shape.hidden * _FLOAT32
     lora = shape.lora_parameters(frozenset(spec.lora.targets), spec.lora.rank)
     anonymous = (
-        Part("runtime", TRAINER_ANONYMOUS_BYTES),
+        Part(RUNTIME, TRAINER_ANONYMOUS_BYTES + torch.anonymous_bytes),
         Part("CUDA", CUDA_BYTES if shared_gpu else 0),
         Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
         Part("workspace", TRAINER_WORKSPACE_BYTES),
@@ -191,11 +200,16 @@ def training_forecast(
     mapped_bytes = 0 if shared_gpu else shape.weights_bytes
     # Whichever is more: while nothing else is there yet, or once all is.
     computing_bytes = sum(part.size_bytes for part in anonymous[1:]) + mapped_bytes
-    libraries_bytes = max(TRAINER_LIBRARIES_BYTES, TRAINER_LOADING_BYTES - computing_bytes)
+    libraries_bytes = max(
+        TRAINER_LIBRARIES_BYTES + torch.libraries_bytes,
+        TRAINER_LOADING_BYTES + torch.loading_bytes - computing_bytes,
+    )
     return Forecast(anonymous, libraries_bytes, mapped_bytes)
 
 
-def inference_forecast(base: BaseModel, context_length: int, engine: str = "llama") -> Forecast:
+def inference_forecast(
+    base: BaseModel, context_length: int, engine: str = "llama", torch: TorchBuild = CPU
+) -> Forecast:
     """The server's peak:
 
     weights        a copy of them, by engines that do not multiply in the mapped file
@@ -206,13 +220,14 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
     adapters       four of rank 8 on all projections, in float32
     """
     server, shape = SERVERS[engine], shape_of(base)
+    torch = torch if server.imports_torch else CPU
     bits = server.copied_bits(base.file_type) if server.copied_bits else 0
     cached = _KEYS_AND_VALUES * shape.layers * shape.key_value * context_length
     adapter = shape.lora_parameters(frozenset(PROJECTIONS), SERVER_ADAPTER_RANK)
     logit_bytes = SERVER_LOGIT_ROWS * _FLOAT32 + SERVER_CANDIDATE_BYTES
     return Forecast(
         anonymous=(
-            Part("runtime", server.anonymous_bytes),
+            Part(RUNTIME, server.anonymous_bytes + torch.anonymous_bytes),
             Part("weights", shape.matrix_elements * bits // 8),
             Part("KV cache", cached * server.cached_bytes),
             Part("compute buffer", SERVER_BATCH_TOKENS * _activations(shape) * _FLOAT32),
@@ -220,7 +235,7 @@ def inference_forecast(base: BaseModel, context_length: int, engine: str = "llam
             Part("vocabulary", shape.vocabulary * SERVER_BYTES_PER_VOCABULARY_TOKEN),
             Part("adapters", SERVER_ADAPTERS * adapter * _FLOAT32),
         ),
-        libraries_bytes=server.libraries_bytes,
+        libraries_bytes=server.libraries_bytes + torch.loading_bytes,
         weights_bytes=0 if bits else shape.weights_bytes,
     )
 

@@ -21,6 +21,7 @@ from agent.memory.forecast import Forecast, training_forecast
 from agent.memory.processor import FLOAT32_BYTES
 from agent.memory.reductions import named_changes, smaller_recipes
 from agent.memory.settings import HEAD_ROWS, Plan
+from agent.memory.torch_build import CPU, TorchBuild
 from artifacts.base_model import BaseModel
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.job_pb2 import TrainSpec
@@ -32,7 +33,8 @@ SMALLEST_HEAD_ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What only the worker knows; the defaults are the worst case."""
+    """What is not in the recipe, and mostly only the worker knows; the defaults are the worst case
+    of a board without a GPU."""
 
     # Of the frozen products: 2 for bfloat16, 4 for float32.
     element_bytes: int = FLOAT32_BYTES
@@ -40,6 +42,7 @@ class Facts:
     longest: int = 0
     # Whether it computes on a GPU that has its memory from the same board.
     shared_gpu: bool = False
+    torch: TorchBuild = CPU
 
 
 def choose(base: BaseModel, spec: TrainSpec, facts: Facts = Facts()) -> Plan:
@@ -65,7 +68,13 @@ def peak_bytes(base: BaseModel, spec: TrainSpec, plan: Plan, facts: Facts) -> in
 
 def forecast_of(base: BaseModel, spec: TrainSpec, plan: Plan, facts: Facts) -> Forecast:
     return training_forecast(
-        base, spec, plan, facts.element_bytes, facts.longest, shared_gpu=facts.shared_gpu
+        base,
+        spec,
+        plan,
+        facts.element_bytes,
+        facts.longest,
+        shared_gpu=facts.shared_gpu,
+        torch=facts.torch,
     )
 
 

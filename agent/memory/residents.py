@@ -14,11 +14,12 @@ also across restarts (calibration.py).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from agent.memory import torch_build
 from agent.memory.admission import admit_inference, admit_training
 from agent.memory.arbiter import (
     Act,
@@ -35,7 +36,9 @@ from agent.memory.budget import Budget, Claim
 from agent.memory.calibration import Calibration, Work, measured_bytes, recipe_shape
 from agent.memory.calibration_file import CalibrationFile
 from agent.memory.processor import CPU, least_element_bytes
+from agent.memory.torch_build import TorchBuild
 from artifacts import base_model
+from artifacts.base_model import BaseModel
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
@@ -140,8 +143,8 @@ class _Wanted:
 
 class Residents:
     """``read`` looks at the board; ``rest`` says why a job must not compute now; ``engine``: that
-    which serves. ``admit_job`` and ``admit_model``
-    may be called from any thread, all else in the running loop."""
+    which serves; ``torch``: the build that the workers load. ``admit_job`` and ``admit_model`` may
+    be called from any thread, all else in the running loop."""
 
     def __init__(
         self,
@@ -151,6 +154,7 @@ class Residents:
         cpu: Path = CPU,
         engine: str = "llama",
         shared_gpu: bool = False,
+        torch: TorchBuild = torch_build.CPU,
         calibration: CalibrationFile | None = None,
         tell: Tell = tell_nobody,
         rest: Callable[[JobSpec], str] = lambda spec: "",
@@ -161,6 +165,7 @@ class Residents:
         self._cpu = cpu
         self._engine = engine
         self._shared_gpu = shared_gpu
+        self._torch = torch
         self._training: _Training | None = None
         self._model: Claim | None = None
         self._wanted: _Wanted | None = None
@@ -247,9 +252,9 @@ class Residents:
                 await self._settle()
                 if wanted.refusal:
                     held = self._training.claim if self._training else None
-                    admit = (self.budget, base_model.read(path), digest, context_length)
+                    admit = (base_model.read(path), digest, context_length)
                     beside = [held] if held else []
-                    admit_inference(*admit, beside, owner=_SERVED, engine=self._engine)
+                    self._admit_inference(*admit, held=beside, owner=_SERVED)
                     raise OutOfMemory(
                         f"There is not enough memory for {_SERVED} now.",
                         why=wanted.refusal,
@@ -263,9 +268,7 @@ class Residents:
     def admit_model(self, path: Path, digest: str, context_length: int) -> Claim:
         """Its claim, if the board alone has room for it; raises OutOfMemory."""
         model = base_model.read(path)
-        claim = admit_inference(
-            self.budget, model, digest, context_length, owner=_SERVED, engine=self._engine
-        )
+        claim = self._admit_inference(model, digest, context_length, owner=_SERVED)
         work = Work("serving", digest, f"context {context_length}", self._engine)
         return self._with_known(work, claim)
 
@@ -302,14 +305,7 @@ class Residents:
         base = base_model.read(path)
         if spec.HasField("generate"):
             asked = spec.generate
-            return admit_inference(
-                self.budget,
-                base,
-                asked.base_digest,
-                asked.context_length,
-                owner=owner,
-                engine=self._engine,
-            )
+            return self._admit_inference(base, asked.base_digest, asked.context_length, owner=owner)
         least = least_element_bytes(base.embedding_length, self._cpu)
         return admit_training(
             self.budget,
@@ -318,6 +314,27 @@ class Residents:
             owner=owner,
             least_element_bytes=least,
             shared_gpu=self._shared_gpu,
+            torch=self._torch,
+        )
+
+    def _admit_inference(
+        self,
+        base: BaseModel,
+        digest: str,
+        context_length: int,
+        held: Sequence[Claim] = (),
+        *,
+        owner: str,
+    ) -> Claim:
+        return admit_inference(
+            self.budget,
+            base,
+            digest,
+            context_length,
+            held,
+            owner=owner,
+            engine=self._engine,
+            torch=self._torch,
         )
 
     def _with_known(self, work: Work, claim: Claim) -> Claim:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.memory.forecast import TRAINER_ANONYMOUS_BYTES, Forecast
+from agent.memory.forecast import RUNTIME, Forecast
 from agent.memory.plan import Facts, Plan, forecast_of
 from agent.memory.shape import shape_of
 from agent.training import comparison, duration, room, token_file
@@ -95,7 +95,7 @@ class Rehearsal:
         """Before the session takes its own. Raises TrainingFailure when it is not there."""
         began_s = self._clock()
         forecast = self._memory()
-        taken_bytes = forecast.anonymous_bytes - TRAINER_ANONYMOUS_BYTES
+        taken_bytes = forecast.anonymous_bytes - forecast.part_bytes(RUNTIME)
         room.take(taken_bytes)
         packed = ", samples packed" if self._plan.packing else ""
         self._passed(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from agent.memory import torch_build
 from agent.memory.plan import Facts, Plan, choose, least
 from agent.training import checkpoint, device, heap, libraries, precision, token_file
 from agent.training.checkpoint import Checkpoint, CheckpointFolder, Settings
@@ -167,7 +168,7 @@ class Session:
 
     def _facts(self, data_type: str, where: torch.device) -> Facts:
         size = precision.TYPES[data_type].itemsize
-        return Facts(size, self._longest, device.shares_memory(where))
+        return Facts(size, self._longest, device.shares_memory(where), torch_build.installed())
 
     def _trainer(
         self, model: TrainedModel, settings: Settings, found: Checkpoint | None

@@ -13,7 +13,7 @@ import numpy as np
 
 from artifacts import base_model
 from artifacts.base_model import BaseModel
-from artifacts.convert import peft
+from artifacts.convert import language_model, peft
 from artifacts.convert.checkpoint import StoredTensor, read_tensors
 from artifacts.convert.config import MAX_LAYERS
 from artifacts.convert.families import Dimensions, Family, Rows, TensorSpec, by_architecture
@@ -141,6 +141,13 @@ def _no_place(weights: Path, name: str, family: Family, model: BaseModel) -> Inv
     why = "It is no LoRA matrix of a linear layer of this model."
     if name.startswith(_PREFIX + "lm_head."):
         why = "The output matrix of this model is its embedding, which takes no adapter."
+    elif language_model.plain_name(name.removeprefix(_PREFIX)) != name.removeprefix(_PREFIX):
+        return InvalidRequest(
+            f"{weights}: {name} has no place in {model.path}.",
+            why="It is named as in a model that sees pictures; a base here is a language model.",
+            fix="Merge it into the original folder (`nanofleet adapter merge`), and import that.",
+            reason="UNSUPPORTED_ADAPTER",
+        )
     elif ".embed_tokens." in name:
         why = "It is of the vocabulary, which stays as it is: an adapter cannot bring another one."
     return InvalidRequest(

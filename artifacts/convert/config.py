@@ -8,6 +8,7 @@ Two generations of the file are in use: Transformers 5 nests the rotary settings
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.convert import language_model
 from artifacts.convert.families import GEMMA3, LLAMA, Dimensions, Family, by_model_type
 from artifacts.convert.json_object import JsonObject
 from protos.errors import InvalidRequest
@@ -43,7 +44,9 @@ class ModelConfig:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    config = JsonObject.read(folder / "config.json")
+    whole = JsonObject.read(folder / "config.json")
+    _refuse_quantised(whole)
+    config = language_model.settings(whole)
     family = by_model_type(config.text("model_type"), config.where)
     size = _dimensions(config)
     _refuse_the_unusual(config, family)
@@ -83,12 +86,15 @@ def _dimensions(config: JsonObject) -> Dimensions:
     )
 
 
-def _refuse_the_unusual(config: JsonObject, family: Family) -> None:
+def _refuse_quantised(config: JsonObject) -> None:
     if "quantization_config" in config:
         raise InvalidRequest(
             f"{config.where}: the checkpoint is quantised already.",
             fix="Convert the original weights: quantising twice loses quality.",
         )
+
+
+def _refuse_the_unusual(config: JsonObject, family: Family) -> None:
     activation = config.text(
         "hidden_activation" if family is GEMMA3 else "hidden_act", family.activation
     )

@@ -45,6 +45,11 @@ class JsonObject:
             raise InvalidRequest(f"{where} is not JSON.", why=f"{error}.", fix=_FIX) from error
         return cls(where, _checked(values, dict, where))
 
+    def with_defaults(self, defaults: Mapping[str, object]) -> "JsonObject":
+        """Where a key is absent or null, what ``defaults`` have for it."""
+        present = {key: value for key, value in self._values.items() if value is not None}
+        return JsonObject(self.where, {**defaults, **present})
+
     def __contains__(self, key: str) -> bool:
         """Present and not null, which the files use alike."""
         return self._values.get(key) is not None

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from artifacts import adapter as archive
 from artifacts import digest as digests
 from artifacts import durable, gguf_header, headroom
-from artifacts.convert import gguf_file, peft
+from artifacts.convert import gguf_file, language_model, peft
 from artifacts.convert.checkpoint import INDEX_FILE, StoredTensor, read_checkpoint, read_tensors
 from artifacts.convert.config import read_config
 from artifacts.convert.json_object import JsonObject
@@ -77,7 +77,8 @@ def merge_adapter(
     stored = read_checkpoint(base)
     with _opened(adapter) as folder:
         _check_manifest(folder, base, config.size.vocabulary)
-        tied = "lm_head.weight" not in stored if config.tied is None else bool(config.tied)
+        has_head = "lm_head.weight" in map(language_model.plain_name, stored)
+        tied = not has_head if config.tied is None else config.tied
         changes = _changes(folder, stored, tied=tied)
     total_bytes = sum(_BF16_BYTES * math.prod(tensor.shape) for tensor in stored.values())
     durable.make_folder(target.parent)
@@ -200,10 +201,13 @@ def _changes(folder: Path, stored: Mapping[str, StoredTensor], *, tied: bool) ->
     if not tensors:
         raise InvalidRequest(f"{weights} holds no adapter: it has no tensors.")
     changes = {}
+    # A checkpoint that sees pictures has other names for the same matrices.
+    names = {language_model.plain_name(name): name for name in stored}
     for module in sorted({name.removesuffix(_A).removesuffix(_B) for name in tensors}):
-        name = module.removeprefix(_PREFIX) + ".weight"
+        plain = language_model.plain_name(module.removeprefix(_PREFIX) + ".weight")
+        name = names.get(plain, plain)
         a, b, matrix = tensors.get(module + _A), tensors.get(module + _B), stored.get(name)
-        if name == "lm_head.weight" and tied:
+        if plain == "lm_head.weight" and tied:
             raise InvalidRequest(
                 f"{weights}: {module} adapts the output matrix, which is the embedding too.",
                 why="Merged, it would change both.",
@@ -302,7 +306,10 @@ def _write_rest(
         if path.is_file() and path.suffix in _COPIED and path.name != INDEX_FILE:
             durable.write_bytes(folder / path.name, path.read_bytes(), Point.MERGE_PART, mode=0o644)
     settings = json.loads((base / "config.json").read_bytes())
-    settings.pop("torch_dtype", None)  # the older name
+    for part in (settings, *settings.values()):
+        if isinstance(part, dict):
+            part.pop("dtype", None)
+            part.pop("torch_dtype", None)  # the older name
     settings["dtype"] = "bfloat16"
     _write_json(folder / "config.json", settings)
     if (base / INDEX_FILE).is_file():

@@ -20,8 +20,9 @@ from gguf.quants import quantize
 
 from artifacts import hub_cache
 from artifacts.base_model import SOURCE_KEY
+from artifacts.convert import language_model
 from artifacts.convert.ahead import ahead
-from artifacts.convert.checkpoint import StoredTensor, read_checkpoint
+from artifacts.convert.checkpoint import StoredTensor
 from artifacts.convert.config import ModelConfig, read_config
 from artifacts.convert.families import Rows, TensorSpec
 from artifacts.convert.gguf_file import LateDigest, OutputTensor, Slice, write
@@ -103,7 +104,7 @@ def convert_model(
     if file_type is FileType.QINT8:
         _require_quanto()
     config = read_config(folder)
-    plan = _plan(folder, config, read_checkpoint(folder))
+    plan = _plan(folder, config, language_model.read_tensors(folder))
     kind, stored_as = _STORAGE[file_type]
     digest = SourceDigest(config)
     tensors = [tensor for spec, source in plan for tensor in _outputs(spec, source, kind, digest)]
@@ -120,6 +121,13 @@ def convert_model(
         warnings = add_tokenizer(header, folder, config.size.vocabulary)
     except UnicodeError as error:
         raise InvalidRequest(f"{folder}: the tokenizer is not Unicode.", why=f"{error}.") from error
+
+    if unseen := language_model.left_out(folder):
+        size_mb = sum(tensor.size_bytes for tensor in unseen.values()) / 1e6
+        warnings.append(
+            "The model sees pictures, too; what only they need is left out "
+            f"({len(unseen)} tensors, {size_mb:,.0f} MB)."
+        )
 
     total_bytes, written_bytes = sum(tensor.size_bytes for tensor in tensors), 0
 
@@ -141,7 +149,7 @@ def source_digest(folder: Path) -> Digest:
     """Of the model in a Hugging Face folder: what a file that is made of it says. Reads it all."""
     config = read_config(folder)
     digest = SourceDigest(config)
-    for spec, source in _plan(folder, config, read_checkpoint(folder)):
+    for spec, source in _plan(folder, config, language_model.read_tensors(folder)):
         for _ in digest.reading(spec, _rows(spec, source)):
             pass
     return digest.digest()

@@ -29,9 +29,9 @@ from tokenizers import Tokenizer
 
 from artifacts import base_model, headroom
 from artifacts.base_model import BaseModel
-from artifacts.convert import llama
+from artifacts.convert import language_model, llama
 from artifacts.convert.check_text import CHECK_TEXTS
-from artifacts.convert.checkpoint import StoredTensor, read_checkpoint
+from artifacts.convert.checkpoint import StoredTensor
 from artifacts.convert.config import GEMMA_PATTERN, ModelConfig, read_config
 from artifacts.convert.families import GEMMA3, Rows, TensorSpec
 from artifacts.convert.forward import Forward, Weights
@@ -105,7 +105,8 @@ def prove(
 ) -> tuple[Proof, tuple[str, ...]]:
     """What was measured, and warnings. Raises InvalidRequest, with the figures, for a ``file`` that
     is not the model of ``folder``."""
-    config, stored, base = read_config(folder), read_checkpoint(folder), base_model.read(file)
+    config, base = read_config(folder), base_model.read(file)
+    stored = language_model.read_tensors(folder)
     tied = "output.weight" not in base.tensors
     _check_tokens(folder, file)
     excerpt = dataclasses.replace(

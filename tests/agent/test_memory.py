@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from agent.memory import torch_build
 from agent.memory.forecast import inference_forecast, training_forecast
 from agent.memory.plan import Plan
 from artifacts import base_model, digest
@@ -30,7 +31,7 @@ def base(tiny_base: Path) -> Path:
 def most_mib(base: Path, *, suspended: bool) -> int:
     """A little less than job and model need together; or even a suspended job and the model."""
     model = base_model.read(base)
-    training = training_forecast(model, train_spec(), Plan(), 4)
+    training = training_forecast(model, train_spec(), Plan(), 4, torch=torch_build.installed())
     served = inference_forecast(model, CONTEXT)
     other = training.at_rest if suspended else training
     together = other.peak_bytes + served.peak_bytes - (0 if suspended else model.size_bytes)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.memory import torch_build
 from agent.memory.forecast import inference_forecast, training_forecast
 from agent.memory.plan import Plan
 from agent.operating import power_mode
@@ -124,7 +125,7 @@ def small_memory() -> str:
     """A little less than the job and the model take together."""
     model, data = base_model.read(BASE), [StageData(digests.of_file(DATA), 11)]
     train = job("long").to_spec(base_digest="", data=data, instruct=True).train
-    training = training_forecast(model, train, Plan())
+    training = training_forecast(model, train, Plan(), torch=torch_build.installed())
     both = training.peak_bytes + inference_forecast(model, 256).peak_bytes - model.size_bytes
     return f"quiet_s = 0.5\n[memory]\nmost_mib = {(both >> 20) - 1}\n"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from agent.memory.forecast import Forecast, training_forecast
 from agent.memory.plan import choose
+from agent.memory.torch_build import CPU, TorchBuild
 from artifacts.base_model import BaseModel, TensorInfo
 from artifacts.digest import Digest
 from protos.nanofleet.v1.job_pb2 import LoraSpec, TrainSpec
@@ -57,8 +58,13 @@ def recipe(
 
 
 def forecast_of(
-    base: BaseModel, spec: TrainSpec, element_bytes: int = 4, *, shared_gpu: bool = False
+    base: BaseModel,
+    spec: TrainSpec,
+    element_bytes: int = 4,
+    *,
+    shared_gpu: bool = False,
+    torch: TorchBuild = CPU,
 ) -> Forecast:
     """With the plan that the recipe asks for."""
     plan = choose(base, spec)
-    return training_forecast(base, spec, plan, element_bytes, shared_gpu=shared_gpu)
+    return training_forecast(base, spec, plan, element_bytes, shared_gpu=shared_gpu, torch=torch)

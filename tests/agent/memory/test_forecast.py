@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.inference import adapters, decoder
-from agent.memory import forecast, settings
+from agent.memory import forecast, settings, torch_build
 from agent.memory.forecast import MB, Forecast, inference_forecast
+from agent.memory.torch_build import CPU, CUDA, TorchBuild
 from agent.training import attention, loss
 from artifacts import base_model, dataset
 from jetson.memory import read_process
@@ -33,6 +34,24 @@ def test_training_at_1b_is_what_was_measured(
     expected = forecast_of(gemma_3_1b(), recipe(targets=targets), 2)
     assert expected.anonymous_bytes == pytest.approx(anonymous_mb * MB, rel=0.05)
     assert expected.peak_bytes == pytest.approx(peak_mb * MB, rel=0.05)
+
+
+# The same with a build of torch that has CUDA, on the processor.
+@pytest.mark.parametrize(("targets", "peak_mb"), [(ATTENTION, 1600), (ALL, 1690)])
+def test_a_build_with_cuda_takes_what_was_measured(targets: tuple[str, ...], peak_mb: int) -> None:
+    expected = forecast_of(gemma_3_1b(), recipe(targets=targets), 2, torch=CUDA)
+    assert expected.peak_bytes == pytest.approx(peak_mb * MB, rel=0.05)
+
+
+def test_only_servers_that_import_torch_take_more_with_its_build() -> None:
+    def peaks(build: TorchBuild) -> list[int]:
+        served = (
+            inference_forecast(gemma_3_1b(), 2048, engine, build) for engine in forecast.SERVERS
+        )
+        return [one.peak_bytes for one in served]
+
+    more = [there - here for here, there in zip(peaks(CPU), peaks(CUDA), strict=True)]
+    assert more == [0, 0, CUDA.anonymous_bytes + CUDA.loading_bytes]
 
 
 def test_a_gpu_that_shares_the_boards_memory_holds_a_copy_also_at_rest() -> None:
@@ -97,7 +116,7 @@ def test_training_worker_stays_within_its_forecast(tiny_base: Path, tmp_path: Pa
     spec = driver.recipe(steps=3)
     with driver.Worker(tiny_base, tmp_path / "persona.zst", folder, spec) as worker:
         finished = worker.finish()[-1].finished
-    expected = forecast_of(base_model.read(tiny_base), spec)
+    expected = forecast_of(base_model.read(tiny_base), spec, torch=torch_build.installed())
     used = finished.result
     assert 0.5 * expected.anonymous_bytes < used.peak_anonymous_bytes <= expected.anonymous_bytes
     assert 0.5 * expected.peak_bytes < used.peak_rss_bytes <= expected.peak_bytes
@@ -128,6 +147,7 @@ def test_inference_worker_stays_within_its_forecast(
         worker.answer(GenerateRequest(prompt="robot " * 100, max_tokens=30))
         used = read_process(worker.process.pid)
     assert used is not None
-    expected = inference_forecast(base_model.read(tiny_base), 2048, engine)
+    build = torch_build.installed()
+    expected = inference_forecast(base_model.read(tiny_base), 2048, engine, build)
     assert 0.5 * expected.anonymous_bytes < used.anonymous_bytes <= expected.anonymous_bytes
     assert used.peak_rss_bytes <= expected.peak_bytes

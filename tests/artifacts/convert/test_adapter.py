@@ -276,6 +276,11 @@ def of_the_vocabulary(tensors: dict[str, Any]) -> None:
     tensors["base_model.model.model.embed_tokens.weight"] = tensors[Q.format("A")].clone()
 
 
+def of_a_model_that_sees(tensors: dict[str, Any]) -> None:
+    for name in list(tensors):
+        tensors[name.replace(".layers.", ".language_model.layers.")] = tensors.pop(name)
+
+
 def poisoned(tensors: dict[str, Any]) -> None:
     tensors[Q.format("B")][3, 2] = float("inf")
 
@@ -288,6 +293,7 @@ def poisoned(tensors: dict[str, Any]) -> None:
         (widened, "is adapted by", "the rank is 8", "base model that the adapter was trained on"),
         (flattened, r"is adapted by .* x \(\)", "the rank is 8", "base model that the adapter"),
         (of_the_vocabulary, "embed_tokens.* has no place", "of the vocabulary", "on q_proj"),
+        (of_a_model_that_sees, "has no place", "sees pictures", "`nanofleet adapter merge`"),
         (poisoned, "q_proj.lora_B.weight holds NaN or infinity", "diverged", "earlier checkpoint"),
         (lambda tensors: tensors.clear(), "it has no tensors", "", "Save it again after training"),
     ],

@@ -17,7 +17,7 @@ LOCAL = "sliding_attention"
     ("edit", "named"),
     [
         ({"model_type": "mamba"}, r"'mamba' are not supported.*gemma3_text, qwen2, qwen3, llama"),
-        ({"model_type": "gemma3"}, "'gemma3' are not supported"),
+        ({"model_type": "gemma3"}, "`text_config` is missing"),
         ({"model_type": None}, "`model_type` is missing"),
         ({"layer_types": [LOCAL, GLOBAL] * 3}, "every sixth layer global"),
         ({"layer_types": [LOCAL] * 6}, "every sixth layer global"),

@@ -86,6 +86,8 @@ def test_ended_in_the_middle_it_leaves_nothing_running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests may ignore it, as nohup does, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         while "device kiosk" not in process.stderr.readline():
