@@ -1,9 +1,12 @@
 """``nanofleet.json``: where an adapter comes from and what it fits.
 
-PEFT's own files say neither on which bytes of a base the adapter was trained nor with which
-tokenizer and data. An adapter on another base is not an error that anything would notice: the model
-only talks worse. So the digests travel with it. It fits the bytes that it was trained on, and other
+PEFT's own files say neither which bytes of a base an adapter is for nor with which tokenizer and
+data it was trained. An adapter on another base is not an error that anything would notice: the
+model only talks worse. So the digests travel with it. It fits the base that it is for, and other
 files that were made of the same original weights with the same tokenizer (``check_sibling``).
+
+A job trained it, and its record is there; or it was imported, and the name of its folder is. In
+version 1, from before there were imports, the keys of the record stand beside the others.
 """
 
 import dataclasses
@@ -18,34 +21,45 @@ from artifacts.base_model import BaseModel
 from artifacts.digest import Digest
 from protos.errors import InvalidRequest, WrongBase
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FLAT_VERSION = 1
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | Mapping[str, "Json"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterManifest:
-    """``recipe`` is the job's training part as it was run, with all its stages; ``dataset_digest``
-    is the last one's. Losses are means over one step. ``source_digest`` is the base's, None where
-    that did not say."""
+class TrainingRecord:
+    """What a job did. ``recipe`` is its training part as it was run, with all its stages;
+    ``dataset_digest`` is the last one's. Losses are means over one step."""
 
-    name: str
-    base_digest: Digest
-    dataset_digest: Digest
-    tokenizer_digest: Digest
     job_id: str
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
+    dataset_digest: Digest
     recipe: Mapping[str, Json]
     first_loss: float
     final_loss: float
     steps: int
     trained_tokens: int
     energy_j: float | None
-    created_utc_ns: int
     agent_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterManifest:
+    """``base_digest`` is the base that the adapter was trained on or imported for;
+    ``source_digest`` is the base's, None where that did not say. ``created_utc_ns``: when it was
+    trained, or its folder's weights were written. ``training`` is None for an imported adapter, and
+    ``imported_from``, the name of its folder, for a trained one."""
+
+    name: str
+    base_digest: Digest
+    tokenizer_digest: Digest
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    created_utc_ns: int
     source_digest: Digest | None = None
+    training: TrainingRecord | None = None
+    imported_from: str | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
@@ -57,40 +71,51 @@ class AdapterManifest:
     @classmethod
     def from_json(cls, content: bytes) -> "AdapterManifest":
         """Raises InvalidRequest that names the wrong key. Unknown keys are of a later version."""
-        fields = _Fields(content)
+        fields = _Fields.parse(content)
         version = fields.integer("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (_FLAT_VERSION, FORMAT_VERSION):
             raise InvalidRequest(
                 f"The adapter's nanofleet.json has format version {version}.",
-                why=f"This nanofleet reads version {FORMAT_VERSION}.",
-                fix="Update nanofleet here, or train the adapter again.",
+                why=f"This nanofleet reads versions {_FLAT_VERSION} and {FORMAT_VERSION}.",
+                fix="Update nanofleet here, or make the adapter again with this version.",
             )
+        training = fields if version == _FLAT_VERSION else fields.child_or_none("training")
         return cls(
             name=fields.text("name"),
             base_digest=fields.digest("base_digest"),
-            dataset_digest=fields.digest("dataset_digest"),
             tokenizer_digest=fields.digest("tokenizer_digest"),
-            job_id=fields.text("job_id"),
             rank=fields.integer("rank"),
             alpha=fields.number("alpha"),
             targets=fields.texts("targets"),
-            recipe=fields.mapping("recipe"),
-            first_loss=fields.number("first_loss"),
-            final_loss=fields.number("final_loss"),
-            steps=fields.integer("steps"),
-            trained_tokens=fields.integer("trained_tokens"),
-            energy_j=fields.number_or_none("energy_j"),
             created_utc_ns=fields.integer("created_utc_ns"),
-            agent_version=fields.text("agent_version"),
             source_digest=fields.digest_or_none("source_digest"),
+            training=None if training is None else _training(training),
+            imported_from=fields.text("imported_from") if training is None else None,
         )
 
 
+def _training(fields: "_Fields") -> TrainingRecord:
+    return TrainingRecord(
+        job_id=fields.text("job_id"),
+        dataset_digest=fields.digest("dataset_digest"),
+        recipe=fields.mapping("recipe"),
+        first_loss=fields.number("first_loss"),
+        final_loss=fields.number("final_loss"),
+        steps=fields.integer("steps"),
+        trained_tokens=fields.integer("trained_tokens"),
+        energy_j=fields.number_or_none("energy_j"),
+        agent_version=fields.text("agent_version"),
+    )
+
+
 def check_sibling(manifest: AdapterManifest, base_digest: Digest, base: BaseModel) -> None:
-    """Raises WrongBase unless ``base``, which is not what the adapter was trained on, was made of
-    the same original weights, with the same tokenizer and chat template."""
+    """Raises WrongBase unless ``base``, which is not what the adapter was made for, was made of the
+    same original weights, with the same tokenizer and chat template."""
     source, trained_source = base.source_digest, manifest.source_digest
-    trained = f"It was trained on {digests.short(manifest.base_digest)}"
+    made, again = ("trained on", "train it again on")
+    if manifest.training is None:
+        made, again = ("imported for", "import it again for")
+    trained = f"It was {made} {digests.short(manifest.base_digest)}"
     if source is None or trained_source is None:
         why = f"{trained}."
     elif source != trained_source:
@@ -105,7 +130,7 @@ def check_sibling(manifest: AdapterManifest, base_digest: Digest, base: BaseMode
     raise WrongBase(
         f"The adapter {manifest.name!r} does not fit the base model {digests.short(base_digest)}.",
         why=why,
-        fix="Use it with that base model, or train it again on this one.",
+        fix=f"Use it with that base model, or {again} this one.",
         field="adapter_digest",
     )
 
@@ -113,14 +138,21 @@ def check_sibling(manifest: AdapterManifest, base_digest: Digest, base: BaseMode
 class _Fields:
     """The keys of a JSON object, each taken with the type that it must have."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, fields: Mapping[str, Json]) -> None:
+        self._fields = fields
+
+    @classmethod
+    def parse(cls, content: bytes) -> "_Fields":
         try:
             fields = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise _invalid("is not valid JSON", str(error)) from None
         if not isinstance(fields, dict):
             raise _invalid("is not a JSON object", "")
-        self._fields: dict[str, Json] = fields
+        return cls(fields)
+
+    def child_or_none(self, key: str) -> "_Fields | None":
+        return None if self._required(key) is None else _Fields(self.mapping(key))
 
     def text(self, key: str) -> str:
         value = self._required(key)

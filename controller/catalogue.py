@@ -15,12 +15,12 @@ from artifacts.digest import Digest
 from artifacts.persisting import Point
 from artifacts.record import Kind, StoredArtifact
 from artifacts.store import ArtifactStore
-from controller import details, importing, references, scratch
+from controller import adapters, details, importing, references, scratch
 from controller.records import CatalogueEntry, ImportProgress
 from controller.retry import TURNS
-from controller.store import Store, names
+from controller.store import Store, jobs, names
 from controller.transfer import Parcel
-from protos.errors import Busy, NotFound, OffsetMismatch
+from protos.errors import AlreadyExists, Busy, NotFound, OffsetMismatch
 from protos.nanofleet.v1 import artifact_pb2
 
 DATASET = artifact_pb2.ARTIFACT_KIND_DATASET
@@ -61,6 +61,16 @@ class Catalogue:
             target = folder / "model.gguf"
             told = await importing.convert(source, target, file_type, on_progress)
             return await self.add(target, BASE_MODEL, chosen, told)
+
+    async def import_adapter(self, folder: Path, base: str, name: str) -> CatalogueEntry:
+        """A PEFT folder, for a base model of the catalogue. AlreadyExists for the name of a job's
+        result; that of an earlier import moves."""
+        chosen, model = _name(name, folder), self.resolve(base, BASE_MODEL)
+        self._check_no_result(chosen)
+        with scratch.folder(self._scratch) as made:
+            path = self.artifacts.path(Digest(model.digest))
+            archive, warnings = await adapters.pack(folder, model, path, chosen, made)
+            return await self.add(archive, ADAPTER, chosen, {"warnings": warnings})
 
     async def add(
         self,
@@ -106,6 +116,11 @@ class Catalogue:
         path, pieces = self.artifacts.path(chosen), self.artifacts.pieces_of(chosen)
         return Parcel(chosen, entry.kind, entry.size_bytes, path, pieces)
 
+    def adapter_parcel(self, digest: str) -> Parcel | None:
+        """None when there is no such adapter."""
+        found = next((entry for entry in self.entries(ADAPTER) if entry.digest == digest), None)
+        return None if found is None else self.parcel(found)
+
     def remove(self, entry: CatalogueEntry) -> None:
         """The bytes and all their names."""
         chosen = Digest(entry.digest)
@@ -113,6 +128,19 @@ class Catalogue:
             self.artifacts.delete(chosen)
         with self._store.write(Point.FLEET_FORGOTTEN) as transaction:
             names.forget(transaction, entry.digest)
+
+    def _check_no_result(self, name: str) -> None:
+        with self._store.read() as transaction:
+            taken = next((e for e in names.every(transaction, ADAPTER) if e.name == name), None)
+            job_id = "" if taken is None else str(taken.details.get("job_id") or "")
+            trainer = jobs.find(transaction, job_id) if job_id else None
+        if trainer is not None:
+            raise AlreadyExists(
+                f"There is an adapter {name} already: the result of job {trainer.name}.",
+                why=f"Job {trainer.id} has trained it; an import would take its name away.",
+                fix="Choose another name: --name.",
+                field="name",
+            )
 
     def _add(
         self, source: Path, kind: Kind, name: str, told: Mapping[str, object], as_prompts: bool

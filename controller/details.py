@@ -31,15 +31,18 @@ def read(path: Path, kind: Kind) -> dict[str, object]:
         }
     if kind == artifact_pb2.ARTIFACT_KIND_ADAPTER:
         manifest = adapter.read_manifest(path)
+        training = manifest.training
         return {
             "base_digest": manifest.base_digest,
             "source_digest": manifest.source_digest,
-            "dataset_digest": manifest.dataset_digest,
-            "job_id": manifest.job_id,
             "rank": manifest.rank,
-            "first_loss": manifest.first_loss,
-            "final_loss": manifest.final_loss,
-            "steps": manifest.steps,
+            "created_utc_ns": manifest.created_utc_ns,
+            "imported_from": manifest.imported_from,
+            "dataset_digest": training.dataset_digest if training else None,
+            "job_id": training.job_id if training else None,
+            "first_loss": training.first_loss if training else None,
+            "final_loss": training.final_loss if training else None,
+            "steps": training.steps if training else None,
         }
     return {}
 

@@ -29,6 +29,7 @@ from controller import (
     refreshing,
     results,
     selector,
+    supplying,
     telemetry,
     transfer,
 )
@@ -197,6 +198,14 @@ class Fleet:
         """A .gguf file, or a Hugging Face folder, which is converted in a process of its own."""
         return await self._catalogue.import_model(source, name, file_type, on_progress)
 
+    async def import_adapter(self, folder: Path, *, base: str, name: str = "") -> CatalogueEntry:
+        """A LoRA as PEFT saved it, for a base model of the catalogue, as if a job had trained it.
+
+        InvalidRequest for what is more than LoRA or does not fit the base, AlreadyExists for the
+        name of a job's result.
+        """
+        return await self._catalogue.import_adapter(folder, base, name)
+
     async def add_dataset(self, source: Path, *, name: str = "") -> CatalogueEntry:
         """JSONL, checked line by line. InvalidDataset lists what is wrong, with line numbers."""
         return await self._catalogue.add(source, DATASET, name)
@@ -210,6 +219,10 @@ class Fleet:
     def resolve(self, reference: str, kind: Kind | None = None) -> CatalogueEntry:
         """A name, ``kind/name``, a digest, or its first digits. NotFound lists near names."""
         return self._catalogue.resolve(reference, kind)
+
+    def path_of(self, reference: str, kind: Kind | None = None) -> Path:
+        """Where the bytes lie in the fleet's own store, to read."""
+        return self._catalogue.parcel(self.resolve(reference, kind)).path
 
     async def push(
         self, reference: str, devices: Sequence[str], on_progress: OnProgress | None = None
@@ -385,7 +398,9 @@ class Fleet:
         priority: str = "normal",
         deadline_s: float = 0.0,
     ) -> AsyncGenerator[inference_pb2.GenerateResponse, None]:
-        """Text as it comes; the last response has finish_reason and usage.
+        """Text as it comes; the last response has finish_reason and usage. An adapter that the
+        device has not, and the fleet's store has, is pushed to it first, as for ``embed`` and
+        ``score``.
 
         Give ``prompt``, continued as it is, or ``messages`` of (role, content), which go through
         the model's chat template. Leaving the loop cancels the generation on the device.
@@ -419,7 +434,9 @@ class Fleet:
             deadline_s=deadline_s,
         )
         connection = self._to(device)
-        async with aclosing(connection.stream(connection.inference.Generate, request)) as stream:
+        parcel_of = self._catalogue.adapter_parcel
+        stream = supplying.answers(connection, connection.inference.Generate, request, parcel_of)
+        async with aclosing(stream):
             async for response in stream:
                 yield response
 
@@ -446,7 +463,8 @@ class Fleet:
                 priority=generation.priority_of(priority),
                 deadline_s=deadline_s,
             )
-            stream = connection.stream(connection.inference.Embed, request)
+            parcel_of = self._catalogue.adapter_parcel
+            stream = supplying.answers(connection, connection.inference.Embed, request, parcel_of)
             async with aclosing(stream):
                 async for response in stream:
                     response.index += first
@@ -478,7 +496,8 @@ class Fleet:
                 priority=generation.priority_of(priority),
                 deadline_s=deadline_s,
             )
-            stream = connection.stream(connection.inference.Score, request)
+            parcel_of = self._catalogue.adapter_parcel
+            stream = supplying.answers(connection, connection.inference.Score, request, parcel_of)
             async with aclosing(stream):
                 async for response in stream:
                     response.index += first

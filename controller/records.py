@@ -61,7 +61,9 @@ class CatalogueEntry:
     ``details`` by kind: base model ``architecture``, ``file_type``, ``context_length``,
     ``parameters``, ``instruct``, ``source_digest``, ``warnings`` and, of a converted folder,
     ``proof`` (artifacts/convert/model.py); dataset ``shape``, ``samples``, ``characters``,
-    ``warnings``; adapter the fields of its manifest.
+    ``warnings``; adapter ``base_digest``, ``source_digest``, ``rank``, ``created_utc_ns`` and, None
+    where it was imported, ``dataset_digest``, ``job_id``, ``first_loss``, ``final_loss`` and
+    ``steps``; of an imported one ``imported_from``, its folder's name, and ``warnings``.
     """
 
     name: str

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifacts import hub_cache
 from artifacts.digest import Digest, short
 from artifacts.record import Kind
 from controller.records import KIND_WORDS, CatalogueEntry
@@ -38,8 +39,10 @@ def is_digest(reference: str) -> bool:
 
 def name_for(path: Path) -> str:
     """What a file or folder is called in the catalogue when nobody says."""
-    stem = path.resolve().name if path.is_dir() else path.name.removesuffix(".zst")
-    stem = stem if path.is_dir() else Path(stem).stem
+    if path.is_dir():
+        stem = hub_cache.name_of(path.resolve())
+    else:
+        stem = Path(path.name.removesuffix(".zst")).stem
     name = _NOT_IN_NAMES.sub("-", stem).strip("-._") or "unnamed"
     return f"artifact-{name}" if _DIGITS.fullmatch(name) else name[:128]
 

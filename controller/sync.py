@@ -254,6 +254,9 @@ class SyncFleet:
         )
         return self._loop.run(work)
 
+    def import_adapter(self, folder: Path, *, base: str, name: str = "") -> CatalogueEntry:
+        return self._loop.run(self._fleet.import_adapter(folder, base=base, name=name))
+
     def add_dataset(self, source: Path, *, name: str = "") -> CatalogueEntry:
         return self._loop.run(self._fleet.add_dataset(source, name=name))
 
@@ -265,6 +268,9 @@ class SyncFleet:
 
     def resolve(self, reference: str, kind: Kind | None = None) -> CatalogueEntry:
         return self._fleet.resolve(reference, kind)
+
+    def path_of(self, reference: str, kind: Kind | None = None) -> Path:
+        return self._fleet.path_of(reference, kind)
 
     def push(
         self, reference: str, devices: Sequence[str], on_progress: OnProgress | None = None

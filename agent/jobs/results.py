@@ -42,15 +42,17 @@ def found(store: ArtifactStore, folder: Path, job_id: str, spec: JobSpec) -> Job
         manifest = adapter.read_manifest(path)
     except NanofleetError:
         return None
-    train = spec.train
-    made_from = (manifest.job_id, manifest.base_digest, manifest.dataset_digest)
+    train, record = spec.train, manifest.training
+    if record is None:
+        return None
+    made_from = (record.job_id, manifest.base_digest, record.dataset_digest)
     if made_from != (job_id, train.base_digest, train.stages[-1].dataset_digest):
         return None
     result = JobResult(
-        first_loss=manifest.first_loss,
-        final_loss=manifest.final_loss,
-        steps=manifest.steps,
-        trained_tokens=manifest.trained_tokens,
+        first_loss=record.first_loss,
+        final_loss=record.final_loss,
+        steps=record.steps,
+        trained_tokens=record.trained_tokens,
     )
     keep(store, path, result)
     return result

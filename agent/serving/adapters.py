@@ -3,7 +3,7 @@
 The store holds an adapter as one archive; an engine reads one file of it, or two. The unpacked copy
 is no artifact: it can be made again at any time, so only the newest few stay on the disk.
 
-An adapter serves on the base that it was trained on, and on other files of the same model: one that
+An adapter serves on the base that it was made for, and on other files of the same model: one that
 was trained on qint8, which llama.cpp does not know, answers on the q8_0 of the same weights.
 """
 
@@ -74,7 +74,7 @@ class Adapters:
                     name=manifest.name,
                     base_digest=manifest.base_digest,
                     rank=manifest.rank,
-                    final_loss=manifest.final_loss,
+                    final_loss=manifest.training.final_loss if manifest.training else None,
                     loaded=stored.digest in loaded,
                 )
             )

@@ -23,7 +23,7 @@ from agent.training.graph import TrainedModel
 from agent.training.trainer import Progress
 from artifacts import adapter, digest, durable
 from artifacts.base_model import BaseModel
-from artifacts.manifest import AdapterManifest, Json
+from artifacts.manifest import AdapterManifest, Json, TrainingRecord
 from artifacts.persisting import Point
 from protos.errors import DiskFull
 from protos.nanofleet.v1 import job_pb2, worker_pb2
@@ -119,21 +119,23 @@ def _manifest(
     return AdapterManifest(
         name=start.job_name or start.job_id,
         base_digest=digest.parse(spec.base_digest, "base_digest"),
-        dataset_digest=digest.parse(spec.stages[-1].dataset_digest, "dataset_digest"),
         tokenizer_digest=base.tokenizer_digest,
         source_digest=base.source_digest,
-        job_id=start.job_id,
         rank=spec.lora.rank,
         alpha=spec.lora.alpha,
         targets=tuple(sorted(spec.lora.targets)),
-        recipe=_recipe(spec),
-        first_loss=progress.first_loss,
-        final_loss=progress.last_loss,
-        steps=steps,
-        trained_tokens=progress.trained_tokens,
-        energy_j=None,
         created_utc_ns=time.time_ns(),
-        agent_version=_agent_version(),
+        training=TrainingRecord(
+            job_id=start.job_id,
+            dataset_digest=digest.parse(spec.stages[-1].dataset_digest, "dataset_digest"),
+            recipe=_recipe(spec),
+            first_loss=progress.first_loss,
+            final_loss=progress.last_loss,
+            steps=steps,
+            trained_tokens=progress.trained_tokens,
+            energy_j=None,
+            agent_version=_agent_version(),
+        ),
     )
 
 

@@ -4,11 +4,12 @@ Imported only in a process of its own (``python -m artifacts.convert``) or in a 
 NumPy and the gguf package, and neither torch nor transformers.
 """
 
-from artifacts.convert.adapter import convert_adapter
+from artifacts.convert.adapter import AdapterConversion, convert_adapter
 from artifacts.convert.merge import merge_adapter
 from artifacts.convert.model import Conversion, FileType, Progress, Proof, convert_model
 
 __all__ = [
+    "AdapterConversion",
     "Conversion",
     "FileType",
     "Progress",

@@ -16,6 +16,9 @@ converted, then proved (proof.py), and has its name only after that.
     {"event": "error", "type": "InvalidRequest", "what": "…", "why": "…", "fix": "…",
      "reason": "UNSUPPORTED_FEATURE", "field": ""}
 
+The result of an adapter has its ``rank``, ``alpha``, ``targets`` and what it was ``trained_on`` in
+the place of the proof.
+
 The exit code is 0 after a result and 1 after an error. What libraries print goes to stderr.
 """
 
@@ -29,6 +32,7 @@ from pathlib import Path
 from typing import TextIO
 
 from artifacts.convert import (
+    AdapterConversion,
     Conversion,
     FileType,
     Progress,
@@ -87,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace, lines: TextIO) -> Conversion:
+def _run(arguments: argparse.Namespace, lines: TextIO) -> Conversion | AdapterConversion:
     if arguments.command == "adapter":
         return convert_adapter(arguments.folder, arguments.base, arguments.out)
     if arguments.command == "merge":

@@ -110,7 +110,9 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
         length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else size_bytes
         if length > min(size_bytes - _LENGTH.size, _MAX_HEADER_BYTES):
             raise InvalidRequest(
-                f"{path} is no safetensors file.", why="Its header is longer than the file."
+                f"{path} is no safetensors file.",
+                why="Its header is longer than the file: it was cut off, or is of another kind.",
+                fix="Download it again, or save it again as safetensors.",
             )
         raw = file.read(length)
     header = JsonObject.parse(str(path), raw)
@@ -127,14 +129,17 @@ def _tensor(path: Path, name: str, entry: JsonObject, start: int, size_bytes: in
     if dtype not in _DTYPES:
         raise InvalidRequest(
             f"{path}: {name} is stored as {dtype}.",
-            why=f"Weights of a model are one of {', '.join(_DTYPES)}.",
-            fix="Convert the original checkpoint, not a quantised one.",
+            why=f"Weights are read as {', '.join(_DTYPES)}.",
+            fix="Save it in one of these; of a model take the original, not a quantised one.",
         )
     shape = entry.whole_numbers("shape")
     offsets = entry.whole_numbers("data_offsets")
     expected = math.prod(shape) * _DTYPES[dtype].itemsize
     if len(offsets) != 2 or offsets[1] - offsets[0] != expected:
-        raise InvalidRequest(f"{path}: the size of {name} contradicts its shape {shape}.")
+        raise InvalidRequest(
+            f"{path}: the size of {name} contradicts its shape {shape}.",
+            fix="Download it again, or save it again.",
+        )
     if start + offsets[1] > size_bytes:
         raise InvalidRequest(
             f"{path} ends before {name}.", why="It was cut off.", fix="Download it again."

@@ -209,5 +209,6 @@ def by_architecture(architecture: str, where: str) -> Family:
     raise InvalidRequest(
         f"{where}: models of architecture {architecture!r} are not supported.",
         why=f"Supported are {', '.join(family.architecture for family in FAMILIES)}.",
+        fix="Use a base model of one of these.",
         reason="UNKNOWN_ARCHITECTURE",
     )

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 # tokenizer.json of a 262,144-word vocabulary is 33 MB; nothing honest is near the bound.
 MAX_FILE_BYTES = 256 << 20
+# Of whatever somebody else's program wrote.
+_FIX = "Use the file as its maker wrote it: download or save it again."
 # GGUF stores such settings as uint32 and float32.
 MAX_INTEGER = (1 << 32) - 1
 MAX_NUMBER = 3.4e38
@@ -32,7 +34,7 @@ class JsonObject:
         if not path.is_file():
             raise NotFound(f"{path} is missing.", fix="Give a whole folder, as the hub has it.")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidRequest(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB.")
+            raise InvalidRequest(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB.", fix=_FIX)
         return cls.parse(str(path), path.read_bytes())
 
     @classmethod
@@ -40,7 +42,7 @@ class JsonObject:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"{where} is not JSON.", why=f"{error}.") from error
+            raise InvalidRequest(f"{where} is not JSON.", why=f"{error}.", fix=_FIX) from error
         return cls(where, _checked(values, dict, where))
 
     def with_defaults(self, defaults: Mapping[str, object]) -> "JsonObject":
@@ -61,15 +63,19 @@ class JsonObject:
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._get(key, default)
         if type(value) is not int or not 0 <= value <= MAX_INTEGER:
-            raise InvalidRequest(f"{self.where}: `{key}` is {value!r}, not a whole number.")
+            raise InvalidRequest(
+                f"{self.where}: `{key}` is {value!r}, not a whole number.", fix=_FIX
+            )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InvalidRequest(f"{self.where}: `{key}` is {value!r}, not a number.")
+            raise InvalidRequest(f"{self.where}: `{key}` is {value!r}, not a number.", fix=_FIX)
         if not abs(value) < MAX_NUMBER:  # NaN is not below it either
-            raise InvalidRequest(f"{self.where}: `{key}` is {value!r}, which no float32 holds.")
+            raise InvalidRequest(
+                f"{self.where}: `{key}` is {value!r}, which no float32 holds.", fix=_FIX
+            )
         return float(value)
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -77,7 +83,7 @@ class JsonObject:
         try:
             value.encode()
         except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can write
-            raise InvalidRequest(f"{self.where}: `{key}` is not Unicode.") from error
+            raise InvalidRequest(f"{self.where}: `{key}` is not Unicode.", fix=_FIX) from error
         return value
 
     def flag(self, key: str, default: bool | None = None) -> bool:
@@ -90,7 +96,9 @@ class JsonObject:
     def whole_numbers(self, key: str) -> tuple[int, ...]:
         values = self.array(key)
         if not all(type(value) is int and value >= 0 for value in values):
-            raise InvalidRequest(f"{self.where}: `{key}` is {values!r}, not whole numbers.")
+            raise InvalidRequest(
+                f"{self.where}: `{key}` is {values!r}, not whole numbers.", fix=_FIX
+            )
         return tuple(value for value in values if isinstance(value, int))
 
     def child(self, key: str) -> "JsonObject":
@@ -108,11 +116,13 @@ class JsonObject:
         if value is None:
             value = default
         if value is None:
-            raise InvalidRequest(f"{self.where}: `{key}` is missing.")
+            raise InvalidRequest(f"{self.where}: `{key}` is missing.", fix=_FIX)
         return value
 
 
 def _checked(value: object, kind: type[T], where: str) -> T:
     if not isinstance(value, kind):
-        raise InvalidRequest(f"{where} is a {type(value).__name__}, not a {kind.__name__}.")
+        raise InvalidRequest(
+            f"{where} is a {type(value).__name__}, not a {kind.__name__}.", fix=_FIX
+        )
     return value

@@ -43,6 +43,7 @@ def settings(config: JsonObject) -> JsonObject:
         raise InvalidRequest(
             f"{config.where}: `text_config` is missing.",
             why=f"A model of type {_MODEL_TYPE!r} has its language model's settings there.",
+            fix="Use the file as its maker wrote it: download or save it again.",
         )
     return config.child("text_config").with_defaults(_DEFAULTS)
 

@@ -26,8 +26,7 @@ import numpy.typing as npt
 from artifacts import adapter as archive
 from artifacts import digest as digests
 from artifacts import durable, gguf_header, headroom
-from artifacts.convert import gguf_file, language_model
-from artifacts.convert.adapter import CONFIG_FILE, WEIGHTS_FILE, scaled_alpha
+from artifacts.convert import gguf_file, language_model, peft
 from artifacts.convert.checkpoint import INDEX_FILE, StoredTensor, read_checkpoint, read_tensors
 from artifacts.convert.config import read_config
 from artifacts.convert.json_object import JsonObject
@@ -156,7 +155,7 @@ def _opened(adapter: Path) -> Iterator[Path]:
 def _check_manifest(folder: Path, base: Path, vocabulary: int) -> None:
     """The base of the manifest is a digest of the GGUF; what it shares with the folder that this
     was made of are the tokenizer, and the original weights where the base named them: those are
-    read for it. An adapter from elsewhere has no manifest, and only its shapes."""
+    read for it. A folder as PEFT saved it has no manifest, and only its shapes."""
     path = folder / archive.MANIFEST
     if not path.is_file():
         return
@@ -170,7 +169,7 @@ def _check_manifest(folder: Path, base: Path, vocabulary: int) -> None:
         raise _wrong_folder(
             manifest.name,
             base,
-            f"It was trained with the tokenizer {digests.short(manifest.tokenizer_digest)}; "
+            f"It goes with the tokenizer {digests.short(manifest.tokenizer_digest)}; "
             f"the folder's is {digests.short(found)}.",
         )
     wanted = manifest.source_digest
@@ -185,7 +184,7 @@ def _check_manifest(folder: Path, base: Path, vocabulary: int) -> None:
 
 def _wrong_folder(adapter: str, base: Path, why: str) -> WrongBase:
     return WrongBase(
-        f"The adapter {adapter!r} was not trained on the model in {base}.",
+        f"The adapter {adapter!r} does not fit the model in {base}.",
         why=why,
         fix="Give the folder that the adapter's base model was imported from.",
         field="base",
@@ -194,12 +193,10 @@ def _wrong_folder(adapter: str, base: Path, why: str) -> WrongBase:
 
 def _changes(folder: Path, stored: Mapping[str, StoredTensor], *, tied: bool) -> dict[str, _Change]:
     """By the names of the matrices. Every tensor of the adapter has its place."""
-    config = JsonObject.read(folder / CONFIG_FILE)
+    config_file, weights = peft.files_of(folder)
+    config = JsonObject.read(config_file)
     rank = config.integer("r")
-    scale = scaled_alpha(config, "merged") / rank
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise NotFound(f"{weights} is missing.", fix="Save the adapter as safetensors.")
+    scale = peft.scaled_alpha(config, "merged") / rank
     tensors = read_tensors(weights)
     if not tensors:
         raise InvalidRequest(f"{weights} holds no adapter: it has no tensors.")

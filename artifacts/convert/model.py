@@ -18,6 +18,7 @@ import gguf
 import numpy as np
 from gguf.quants import quantize
 
+from artifacts import hub_cache
 from artifacts.base_model import SOURCE_KEY
 from artifacts.convert import language_model
 from artifacts.convert.ahead import ahead
@@ -112,7 +113,7 @@ def convert_model(
 
     header = gguf.GGUFWriter(None, config.family.architecture)
     header.add_type(gguf.GGUFType.MODEL)
-    header.add_name(_name(folder))
+    header.add_name(hub_cache.name_of(folder.resolve()))
     header.add_file_type(stored_as)
     header.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_hyperparameters(header, config)
@@ -248,11 +249,3 @@ def _stored(spec: TensorSpec, rows: Rows, kind: gguf.GGMLQuantizationType) -> Sl
         )
     quantised: Slice = quantize(rows, kind)
     return quantised
-
-
-def _name(folder: Path) -> str:
-    """The folder's name, or in the hub's cache (models--owner--name/snapshots/…) the model's."""
-    folder = folder.resolve()
-    if folder.parent.name == "snapshots":
-        return folder.parents[1].name.split("--")[-1]
-    return folder.name

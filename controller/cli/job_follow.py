@@ -131,12 +131,13 @@ def result(
     """
 
     async def fetched(fleet: "Fleet") -> "tuple[CatalogueEntry, Path]":
-        return await fleet.fetch_result(reference), fleet.home
+        entry = await fleet.fetch_result(reference)
+        return entry, fleet.path_of(entry.digest)
 
-    entry, folder = session.run(home, fetched)
+    entry, path = session.run(home, fetched)
     kind = KIND_WORDS[entry.kind]
     if to is not None:
-        _unpack(folder, entry, to)
+        _unpack(path, entry, to)
     fields = [
         (kind, entry.name),
         ("digest", entry.digest),
@@ -155,13 +156,10 @@ def _print_logs(lines: list[_Item], tails: list[_Item], form: Format) -> None:
     output.whole({"lines": list(lines), "tails": list(tails)}, form)
 
 
-def _unpack(home: Path, entry: "CatalogueEntry", target: Path) -> None:
+def _unpack(path: Path, entry: "CatalogueEntry", target: Path) -> None:
     from artifacts import adapter, dataset
-    from artifacts.digest import parse
-    from artifacts.store import ArtifactStore
     from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_DATASET
 
-    path = ArtifactStore(home / "artifacts").path(parse(entry.digest))
     if entry.kind == ARTIFACT_KIND_DATASET:
         dataset.unpack(path, target)
     else:

@@ -144,7 +144,17 @@ app.add_typer(
         },
     )
 )
-app.add_typer(noun("adapter", "Merge adapters into base models.", {"merge": adapter.merge}))
+app.add_typer(
+    noun(
+        "adapter",
+        "Import, list and merge adapters.",
+        {
+            "import": adapter.import_adapter,
+            "list": adapter.list_adapters,
+            "merge": adapter.merge,
+        },
+    )
+)
 app.add_typer(
     noun(
         "job",

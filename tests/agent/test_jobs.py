@@ -73,7 +73,9 @@ async def test_a_job_from_its_submission_to_its_adapter(kitchen: Kitchen, tmp_pa
         assert digest.of_bytes(data) == job.result.adapter_digest
         (tmp_path / "adapter.tar").write_bytes(data)
         manifest = adapter.read_manifest(tmp_path / "adapter.tar")
-        assert (manifest.job_id, manifest.name) == (FIRST, "persona")
+        assert manifest.name == "persona"
+        assert manifest.training is not None
+        assert manifest.training.job_id == FIRST
 
         await check_served(stubs, job.result.adapter_digest, digest.of_file(kitchen.base))
         listed = await stubs.artifacts.ListArtifacts(artifact_pb2.ListArtifactsRequest())

@@ -200,16 +200,24 @@ async def test_what_is_no_adapter_does_not_hide_the_others(stubs: Stubs) -> None
     assert not listed.adapters
 
 
+async def test_an_imported_adapter_is_listed_without_a_loss(
+    stubs: Stubs, tiny_folder: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    archive = packed_adapter(tmp_path / "persona", tiny_folder, tiny_base)
+    await stubs.put(digest.of_bytes(archive), archive, artifact_pb2.ARTIFACT_KIND_ADAPTER)
+    listed = await stubs.inference.ListAdapters(inference_pb2.ListAdaptersRequest())
+    (found,) = [one for one in listed.adapters if one.digest == digest.of_bytes(archive)]
+    assert (found.name, found.rank, found.HasField("final_loss")) == ("persona", 8, False)
+
+
 def packed_adapter(folder: Path, tiny_folder: Path, base: Path) -> bytes:
-    """An adapter artifact of the base."""
+    """An adapter of the base that was imported."""
     shapes.write_adapter(shapes.load(tiny_folder), folder, strength=0.5)
     convert_adapter(folder, base, folder / adapter.GGUF)
     zeros = digest.of_bytes(b"")
     manifest = adapter.AdapterManifest(
-        name="persona", base_digest=digest.of_file(base), dataset_digest=zeros,
-        tokenizer_digest=zeros, job_id="job", rank=8, alpha=16.0, targets=("q_proj",), recipe={},
-        first_loss=2.0, final_loss=1.0, steps=1, trained_tokens=1, energy_j=None,
-        created_utc_ns=0, agent_version="0",
+        name="persona", base_digest=digest.of_file(base), tokenizer_digest=zeros, rank=8,
+        alpha=16.0, targets=("q_proj",), created_utc_ns=0, imported_from="peft",
     )  # fmt: skip
     (folder / adapter.MANIFEST).write_bytes(manifest.to_json())
     adapter.pack(folder, folder.with_suffix(".tar"))

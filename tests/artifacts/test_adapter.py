@@ -18,27 +18,32 @@ from artifacts import adapter, digest, manifest
 from artifacts.adapter import AdapterManifest
 from artifacts.base_model import SOURCE_KEY, BaseModel
 from artifacts.digest import Digest
+from artifacts.manifest import TrainingRecord
 from protos.errors import AlreadyExists, InvalidRequest, NotFound, WrongBase
 
 BASE, OTHER = digest.of_bytes(b"base"), digest.of_bytes(b"other")
-MANIFEST = AdapterManifest(
-    name="persona",
-    base_digest=BASE,
-    dataset_digest=digest.of_bytes(b"dataset"),
-    tokenizer_digest=digest.of_bytes(b"tokenizer"),
+TRAINING = TrainingRecord(
     job_id="01JCQ4Z7M3W8T2B5N6P9R0S1V4",
-    rank=8,
-    alpha=16.0,
-    targets=("q_proj", "v_proj"),
+    dataset_digest=digest.of_bytes(b"dataset"),
     recipe={"steps": 120, "learning_rate": 2e-5},
     first_loss=3.25,
     final_loss=0.75,
     steps=120,
     trained_tokens=9_000,
     energy_j=None,
-    created_utc_ns=1_700_000_000_000_000_000,
     agent_version="0.1.0",
 )
+MANIFEST = AdapterManifest(
+    name="persona",
+    base_digest=BASE,
+    tokenizer_digest=digest.of_bytes(b"tokenizer"),
+    rank=8,
+    alpha=16.0,
+    targets=("q_proj", "v_proj"),
+    created_utc_ns=1_700_000_000_000_000_000,
+    training=TRAINING,
+)
+IMPORTED = dataclasses.replace(MANIFEST, training=None, imported_from="my-adapter")
 NAMES = ["adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "nanofleet.json"]
 
 
@@ -241,8 +246,8 @@ def test_damage_gives_the_same_manifest_or_a_refusal(tmp_path: Path, data: st.Da
 
 
 def test_a_manifest_survives_json() -> None:
-    full = dataclasses.replace(MANIFEST, energy_j=812.5)
-    for sample in (MANIFEST, full):
+    full = dataclasses.replace(MANIFEST, training=dataclasses.replace(TRAINING, energy_j=812.5))
+    for sample in (MANIFEST, full, IMPORTED):
         assert AdapterManifest.from_json(sample.to_json()) == sample
     assert json.loads(MANIFEST.to_json())["format_version"] == manifest.FORMAT_VERSION
 
@@ -250,19 +255,17 @@ def test_a_manifest_survives_json() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("format_version", 2, "has format version 2. This nanofleet reads version 1. Update"),
+        ("format_version", 3, "format version 3. This nanofleet reads versions 1 and 2. Update"),
         ("base_digest", "sha256:0", "'sha256:0' is not a digest"),
         ("rank", "8", "has a wrong rank. It must be a whole number"),
         ("rank", True, "has a wrong rank"),
-        ("steps", -1, "has a wrong steps"),
+        ("training", 7, "has a wrong training. It must be an object"),
+        ("created_utc_ns", -1, "has a wrong created_utc_ns"),
         ("alpha", None, "has a wrong alpha. It must be a number"),
-        ("final_loss", float("nan"), "has a wrong final_loss. It must be a finite number"),
         ("alpha", 10**400, "has a wrong alpha. It must be a finite number"),
         ("targets", "all", "has a wrong targets. It must be a list of texts"),
         ("targets", ["q_proj", 1], "has a wrong targets"),
-        ("recipe", [], "has a wrong recipe. It must be an object"),
         ("name", 7, "has a wrong name. It must be a text"),
-        ("energy_j", "1 J", "has a wrong energy_j"),
     ],
 )
 def test_a_wrong_key_is_named(key: str, value: object, text: str) -> None:
@@ -272,12 +275,65 @@ def test_a_wrong_key_is_named(key: str, value: object, text: str) -> None:
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("key", json.loads(MANIFEST.to_json()).keys() - {"source_digest"})
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("steps", -1, "has a wrong steps"),
+        ("final_loss", float("nan"), "has a wrong final_loss. It must be a finite number"),
+        ("recipe", [], "has a wrong recipe. It must be an object"),
+        ("energy_j", "1 J", "has a wrong energy_j"),
+        ("dataset_digest", "sha256:0", "'sha256:0' is not a digest"),
+    ],
+)
+def test_a_wrong_key_of_the_training_record_is_named(key: str, value: object, text: str) -> None:
+    fields = json.loads(MANIFEST.to_json())
+    fields["training"][key] = value
+    with pytest.raises(InvalidRequest) as caught:
+        AdapterManifest.from_json(json.dumps(fields).encode())
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", json.loads(MANIFEST.to_json()).keys() - {"source_digest", "imported_from"}
+)
 def test_a_missing_key_is_named(key: str) -> None:
     fields = json.loads(MANIFEST.to_json())
     del fields[key]
     with pytest.raises(InvalidRequest, match=f"nanofleet.json has no {key}"):
         AdapterManifest.from_json(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("key", json.loads(MANIFEST.to_json())["training"])
+def test_a_missing_key_of_the_training_record_is_named(key: str) -> None:
+    fields = json.loads(MANIFEST.to_json())
+    del fields["training"][key]
+    with pytest.raises(InvalidRequest, match=f"nanofleet.json has no {key}"):
+        AdapterManifest.from_json(json.dumps(fields).encode())
+
+
+def test_what_no_job_trained_names_its_folder() -> None:
+    fields = json.loads(IMPORTED.to_json())
+    del fields["imported_from"]
+    with pytest.raises(InvalidRequest, match=r"nanofleet.json has no imported_from"):
+        AdapterManifest.from_json(json.dumps(fields).encode())
+
+
+# As a training wrote it before there were imports.
+RECORDED = Path(__file__).parent / "data" / "manifest-v1.json"
+
+
+def test_a_manifest_of_version_1_is_still_read() -> None:
+    content = RECORDED.read_bytes()
+    assert json.loads(content)["format_version"] == 1
+    manifest = AdapterManifest.from_json(content)
+    assert (manifest.name, manifest.rank, manifest.alpha) == ("persona", 8, 16.0)
+    assert manifest.targets[:2] == ("down_proj", "gate_proj")
+    assert (manifest.imported_from, manifest.format_version) == (None, 2)
+    training = manifest.training
+    assert training is not None
+    assert (training.steps, training.trained_tokens, training.energy_j) == (6, 242, None)
+    assert training.recipe["stages"][0]["dataset_digest"] == training.dataset_digest  # type: ignore[index, call-overload]
+    assert AdapterManifest.from_json(manifest.to_json()) == manifest
 
 
 def test_keys_of_a_later_version_are_left_alone() -> None:

@@ -51,7 +51,9 @@ async def test_a_job_from_file_to_adapter(fleet: Fleet, dataset: Path, tmp_path:
     assert await fleet.fetch_result("persona") == entry
     target = tmp_path / "adapter.tar"
     await fleet.pull("kitchen", entry.digest, target)
-    assert adapter.read_manifest(target).job_id == record.id
+    training = adapter.read_manifest(target).training
+    assert training is not None
+    assert training.job_id == record.id
 
     said = [
         response

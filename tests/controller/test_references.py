@@ -88,3 +88,9 @@ def test_a_folder_keeps_its_dots(tmp_path: Path) -> None:
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(InvalidRequest):
         references.checked_name(name)
+
+
+def test_a_folder_of_the_hubs_cache_is_named_for_its_repository(tmp_path: Path) -> None:
+    folder = tmp_path / "models--ada--persona" / "snapshots" / ("3f" * 20)
+    folder.mkdir(parents=True)
+    assert references.name_for(folder) == "persona"

@@ -5,15 +5,35 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from artifacts.adapter import read_manifest
+from artifacts.convert import convert_model
 from artifacts.convert.checkpoint import read_checkpoint
+from artifacts.store import ArtifactStore
+from protos.nanofleet.v1.artifact_pb2 import ARTIFACT_KIND_ADAPTER
 from tests import images
 from tests.faults.lab import NOTHING, Lab, Program
 
 
 def converted(lab: Lab, folder: Path, dies: Mapping[str, str]) -> None:
     arguments = ("model", "import", str(folder), "--name", "again", "--home", str(lab.home))
-    _twice(lab, arguments, dies)
+    assert _twice(lab, arguments, dies) > 0
     assert list((lab.home / "scratch").iterdir()) == []
+
+
+def adopted(lab: Lab, folder: Path, dies: Mapping[str, str]) -> None:
+    """After the second there is one adapter, whatever the first had made."""
+    from tests.artifacts.convert import shapes
+
+    peft, base = lab.folder / "peft", lab.folder / "base.gguf"
+    shapes.write_adapter(shapes.load(folder), peft)
+    convert_model(folder, base)
+    home = ("--home", str(lab.home))
+    command = ("-m", "controller.cli", "model", "import", str(base), *home)
+    assert Program(lab.folder / "program.log", command, NOTHING).wait() == 0
+    _twice(lab, ("adapter", "import", str(peft), "--base", "base", *home), dies)
+    assert list((lab.home / "scratch").iterdir()) == []
+    (stored,) = ArtifactStore(lab.home / "artifacts").list(ARTIFACT_KIND_ADAPTER)
+    assert read_manifest(ArtifactStore(lab.home / "artifacts").path(stored.digest)).name == "peft"
 
 
 def merged(lab: Lab, folder: Path, dies: Mapping[str, str]) -> None:
@@ -22,7 +42,7 @@ def merged(lab: Lab, folder: Path, dies: Mapping[str, str]) -> None:
     adapter, target = lab.folder / "peft", lab.folder / "merged"
     shapes.write_adapter(shapes.load(folder), adapter)
     arguments = ("adapter", "merge", str(adapter), "--base", str(folder), "--out", str(target))
-    _twice(lab, (*arguments, "--force"), dies)
+    assert _twice(lab, (*arguments, "--force"), dies) > 0
     assert set(read_checkpoint(target)) == set(read_checkpoint(folder))
 
 
@@ -41,11 +61,14 @@ def installed(lab: Lab, dies: Mapping[str, str]) -> None:
     assert "most_mib = 3000" in (root / "var/lib/nanofleet/agent.toml").read_text()
 
 
-def _twice(lab: Lab, arguments: Sequence[str], dies: Mapping[str, str]) -> None:
+def _twice(lab: Lab, arguments: Sequence[str], dies: Mapping[str, str]) -> int:
+    """The exit code of the first; the second has to succeed."""
     log = lab.folder / "program.log"
     command = ("-m", "controller.cli", *arguments)
     first = Program(log, command, dies)
-    assert first.wait() > 0, first.said()
+    code = first.wait()
+    assert code != 0, first.said()
     assert "Traceback" not in first.said()
     again = Program(log, command, dies)
     assert again.wait() == 0, again.said()
+    return code

@@ -17,6 +17,7 @@
     full         the agent starts on a disk that is full
     farewell     the device is removed
     import       a model is converted, in a process of its own
+    adopt        an adapter of another machine is imported, converted in a process of its own
     merge        an adapter is merged, in a process of its own
     install      the agent is made a service of an image
 
@@ -175,6 +176,14 @@ TABLE: tuple[Row, ...] = (
     *_rows("full", AGENT, Point.BALLAST_GIVEN_UP),
     *_rows("farewell", CONTROLLER, Point.FLEET_REMOVED),
     *_rows("import", CONTROLLER, Point.MODEL_CONVERTED),
+    *_rows(
+        "adopt",
+        CONTROLLER,
+        Point.MODEL_CONVERTED,
+        Point.ADAPTER_PACKED,
+        Point.STORE_OBJECT,
+        Point.FLEET_CATALOGUED,
+    ),
     *_rows("merge", CONTROLLER, Point.MERGE_PART, Point.MERGED),
     *_rows(
         "install",

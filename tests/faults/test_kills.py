@@ -24,7 +24,7 @@ from tests.faults import oracle
 from tests.faults.drive import job
 from tests.faults.lab import BASE, CONFIG, DATA, Lab, Order
 from tests.faults.oracle import Outcome
-from tests.faults.programs import converted, installed, merged
+from tests.faults.programs import adopted, converted, installed, merged
 from tests.faults.table import AGENT, TABLE, Row, cases
 
 
@@ -34,6 +34,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = cases(every=every)
         names = [f"{row}-{side}" for row, side in chosen]
         metafunc.parametrize(("row", "side"), chosen, ids=names)
+
+
+FROM_A_FOLDER = {"import": converted, "adopt": adopted, "merge": merged}
 
 
 @pytest.fixture
@@ -69,9 +72,9 @@ def test_killed_there(
     order = Order(row.point, side, row.passing, lab.folder / "killed")
     if row.story == "install":
         installed(lab, order.environment())
-    elif row.story in ("import", "merge"):
+    elif row.story in FROM_A_FOLDER:
         folder = request.getfixturevalue("tiny_folder")
-        (converted if row.story == "import" else merged)(lab, folder, order.environment())
+        FROM_A_FOLDER[row.story](lab, folder, order.environment())
     else:
         tell(row, lab, order)
     assert order.mark.exists(), f"the story {row.story} does not pass {row.point.value} so often"
@@ -239,6 +242,7 @@ CHECKS: dict[str, Callable[[Lab, Outcome, str], None]] = {
     "yielding": has_yielded,
     "farewell": is_gone,
     "import": is_made,
+    "adopt": is_made,
     "merge": is_made,
     "install": is_made,
 }

@@ -731,6 +731,7 @@ class AdapterSummary(_message.Message):
     base_digest: _builtins.str
     rank: _builtins.int
     final_loss: _builtins.float
+    """Not set for an adapter that no job trained: it was imported."""
     loaded: _builtins.bool
     def __init__(
         self,
@@ -739,13 +740,15 @@ class AdapterSummary(_message.Message):
         name: _builtins.str = ...,
         base_digest: _builtins.str = ...,
         rank: _builtins.int = ...,
-        final_loss: _builtins.float = ...,
+        final_loss: _builtins.float | None = ...,
         loaded: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_final_loss", b"_final_loss", "final_loss", b"final_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "digest", b"digest", "final_loss", b"final_loss", "loaded", b"loaded", "name", b"name", "rank", b"rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_final_loss", b"_final_loss", "base_digest", b"base_digest", "digest", b"digest", "final_loss", b"final_loss", "loaded", b"loaded", "name", b"name", "rank", b"rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__final_loss: _TypeAlias = _typing.Literal["final_loss"]  # noqa: Y015
+    _WhichOneofArgType__final_loss: _TypeAlias = _typing.Literal["_final_loss", b"_final_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__final_loss) -> _WhichOneofReturnType__final_loss | None: ...
 
 Global___AdapterSummary: _TypeAlias = AdapterSummary  # noqa: Y015

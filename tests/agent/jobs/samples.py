@@ -5,6 +5,7 @@ from pathlib import Path
 
 from artifacts import adapter, digest
 from artifacts.digest import Digest
+from artifacts.manifest import AdapterManifest, TrainingRecord
 from protos.nanofleet.v1.inference_pb2 import Chat, ChatMessage, Sampling
 from protos.nanofleet.v1.job_pb2 import (
     OUTPUT_SHAPE_CHAT,
@@ -70,29 +71,33 @@ def spec_bytes(train: TrainSpec | None = None, name: str = "persona") -> bytes:
     return JobSpec(name=name, train=train or train_spec()).SerializeToString(deterministic=True)
 
 
-def leave_adapter(folder: Path, **changes: object) -> None:
+TRAINING = TrainingRecord(
+    job_id=FIRST,
+    dataset_digest=Digest(train_spec().stages[0].dataset_digest),
+    recipe={},
+    first_loss=3.0,
+    final_loss=1.0,
+    steps=4,
+    trained_tokens=99,
+    energy_j=None,
+    agent_version="0.1.0",
+)
+MANIFEST = AdapterManifest(
+    name="persona",
+    base_digest=Digest(train_spec().base_digest),
+    tokenizer_digest=Digest(train_spec().base_digest),
+    rank=4,
+    alpha=8.0,
+    targets=("q_proj",),
+    created_utc_ns=1,
+    training=TRAINING,
+)
+
+
+def leave_adapter(folder: Path, manifest: AdapterManifest = MANIFEST) -> None:
     """What a worker leaves that finished when nobody was listening any more."""
     made = folder / "adapter"
     made.mkdir(parents=True)
-    facts: dict[str, object] = {
-        "name": "persona",
-        "base_digest": Digest(train_spec().base_digest),
-        "dataset_digest": Digest(train_spec().stages[0].dataset_digest),
-        "tokenizer_digest": Digest(train_spec().base_digest),
-        "job_id": FIRST,
-        "rank": 4,
-        "alpha": 8.0,
-        "targets": ("q_proj",),
-        "recipe": {},
-        "first_loss": 3.0,
-        "final_loss": 1.0,
-        "steps": 4,
-        "trained_tokens": 99,
-        "energy_j": None,
-        "created_utc_ns": 1,
-        "agent_version": "0.1.0",
-    }
-    manifest = adapter.AdapterManifest(**{**facts, **changes})  # type: ignore[arg-type]
     header = json.dumps({}).encode()
     (made / "nanofleet.json").write_bytes(manifest.to_json())
     (made / "adapter_config.json").write_bytes(b"{}")

@@ -1,6 +1,7 @@
 """What is found at the start of an agent, case by case, with a real journal and store."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,19 @@ from agent.jobs.journal import Journal
 from agent.jobs.recovery import recover
 from agent.jobs.runner import pin, pin_owner
 from artifacts.digest import Digest
+from artifacts.manifest import AdapterManifest
 from artifacts.store import ArtifactStore
 from protos.nanofleet.v1 import artifact_pb2, job_pb2
 from tests.agent.clocks import FakeClock
-from tests.agent.jobs.samples import FIRST, SECOND, leave_adapter, spec_bytes, train_spec
+from tests.agent.jobs.samples import (
+    FIRST,
+    MANIFEST,
+    SECOND,
+    TRAINING,
+    leave_adapter,
+    spec_bytes,
+    train_spec,
+)
 
 
 class Device:
@@ -44,8 +54,8 @@ class Device:
     def pins(self) -> set[str]:
         return {owner for artifact in self.store.list() for owner in artifact.pins}
 
-    def leave_adapter(self, **changes: object) -> None:
-        leave_adapter(self.folder, **changes)
+    def leave_adapter(self, manifest: AdapterManifest = MANIFEST) -> None:
+        leave_adapter(self.folder, manifest)
 
 
 @pytest.fixture
@@ -104,9 +114,17 @@ def test_a_result_that_is_stored_already_is_adopted_as_well(device: Device) -> N
     assert len(device.store.list(artifact_pb2.ARTIFACT_KIND_ADAPTER)) == 1
 
 
-@pytest.mark.parametrize("changes", [{"job_id": SECOND}, {"base_digest": "sha256:" + "0" * 64}])
-def test_the_result_of_another_job_is_not(device: Device, changes: dict[str, object]) -> None:
-    device.leave_adapter(**changes)
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        replace(MANIFEST, training=replace(TRAINING, job_id=SECOND)),
+        replace(MANIFEST, base_digest=Digest("sha256:" + "0" * 64)),
+        replace(MANIFEST, training=None, imported_from="my-adapter"),
+    ],
+    ids=["another job's", "another base's", "nobody's"],
+)
+def test_the_result_of_another_job_is_not(device: Device, manifest: AdapterManifest) -> None:
+    device.leave_adapter(manifest)
     assert device.recovered().state == states.QUEUED
 
 

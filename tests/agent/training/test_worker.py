@@ -160,14 +160,13 @@ def test_the_result_is_one_archive(run: Run, tmp_path: Path) -> None:
         "tokens-0.bin",
     ]
     manifest = adapter.read_manifest(path)
-    assert (manifest.name, manifest.base_digest, manifest.dataset_digest) == (
-        "persona",
-        BASE_DIGEST,
-        DATASET_DIGEST,
-    )
+    assert (manifest.name, manifest.base_digest) == ("persona", BASE_DIGEST)
     assert (manifest.rank, manifest.alpha, manifest.targets) == (8, 16, tuple(sorted(TARGETS)))
-    assert manifest.final_loss == finished.result.final_loss
-    assert (manifest.recipe["stages"][0]["warmup_fraction"], manifest.recipe["seed"]) == (0.1, 7)
+    record = manifest.training
+    assert record is not None
+    assert record.dataset_digest == DATASET_DIGEST
+    assert record.final_loss == finished.result.final_loss
+    assert (record.recipe["stages"][0]["warmup_fraction"], record.recipe["seed"]) == (0.1, 7)
     adapter.unpack(path, tmp_path / "adapter")
 
 

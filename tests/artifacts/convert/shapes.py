@@ -170,6 +170,15 @@ def _log_sum(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return found
 
 
+def read_adapter(model: Any, folder: Path) -> Any:
+    """PEFT's model of an adapter that was saved, in float32."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as in write_adapter
+        return PeftModel.from_pretrained(model, folder).float().eval()
+
+
 def write_adapter(
     model: Any, folder: Path, *, seed: int = 3, strength: float = 0.02, **settings: Any
 ) -> Any:

@@ -1,7 +1,10 @@
 """A converted adapter does in llama.cpp what it does in PEFT; what it cannot do is refused."""
 
 import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 
 from artifacts import base_model
-from artifacts.convert import FileType, convert_adapter, convert_model
+from artifacts.convert import FileType, convert_adapter, convert_model, merge_adapter
 from protos.errors import InvalidRequest, NotFound
 from tests.artifacts.convert import shapes
 from tests.llama import reference
@@ -30,6 +33,11 @@ def adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def copied(adapter: Path, tmp_path: Path) -> Path:
     """The same folder, to change."""
     return Path(shutil.copytree(adapter, tmp_path / "copied"))
+
+
+def configure(folder: Path, changes: dict[str, object]) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
@@ -111,8 +119,7 @@ def test_the_header_says_that_it_is_an_adapter(
 def test_what_llama_cpp_would_leave_out_is_refused(
     copied: Path, tiny_base: Path, tmp_path: Path, edit: dict[str, object], named: str
 ) -> None:
-    path = copied / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    configure(copied, edit)
     with pytest.raises(InvalidRequest, match=named) as caught:
         convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
     assert caught.value.reason == "UNSUPPORTED_ADAPTER"
@@ -208,3 +215,222 @@ def test_missing_files_are_named(copied: Path, tiny_base: Path, tmp_path: Path) 
     (copied / "adapter_config.json").unlink()
     with pytest.raises(NotFound, match=r"adapter_config\.json is missing"):
         convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
+
+
+# --- folders from elsewhere
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object], dtype: str = "") -> None:
+    """Rewrites the weights, of which ``change`` gets the tensors."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    if dtype:
+        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}
+    save_file(tensors, folder / WEIGHTS)
+
+
+def nothing(tensors: dict[str, Any]) -> None:
+    """Leaves the tensors as they are."""
+
+
+WEIGHTS = "adapter_model.safetensors"
+Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_weights_of_each_type_are_those_of_peft(
+    copied: Path, tiny_folder: Path, tiny_base_f32: Path, tmp_path: Path, dtype: str
+) -> None:
+    edited(copied, nothing, dtype)
+    adapted = shapes.read_adapter(shapes.load(tiny_folder), copied)
+    tokens = shapes.prompt()
+    conversion = convert_adapter(copied, tiny_base_f32, tmp_path / "adapter.gguf")
+    assert (conversion.rank, conversion.alpha, conversion.warnings) == (8, 16, ())
+    assert conversion.trained_on == str(tiny_folder)
+    assert conversion.targets == (
+        *("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
+    )
+    with reference(tiny_base_f32) as llama:
+        llama.use_adapter(tmp_path / "adapter.gguf")
+        assert np.abs(llama.logits(tokens) - shapes.logits(adapted, tokens)).max() < EXACT
+
+
+def renamed(tensors: dict[str, Any]) -> None:
+    for matrix in "AB":
+        name = f"base_model.model.transformer.h.0.attn.c_attn.lora_{matrix}.weight"
+        tensors[name] = tensors.pop(Q.format(matrix))
+
+
+def widened(tensors: dict[str, Any]) -> None:
+    tensors[Q.format("A")] = tensors[Q.format("A")].repeat(1, 2)
+
+
+def flattened(tensors: dict[str, Any]) -> None:
+    tensors[Q.format("A")] = tensors[Q.format("A")].sum()
+
+
+def of_the_vocabulary(tensors: dict[str, Any]) -> None:
+    tensors["base_model.model.model.embed_tokens.weight"] = tensors[Q.format("A")].clone()
+
+
+def of_a_model_that_sees(tensors: dict[str, Any]) -> None:
+    for name in list(tensors):
+        tensors[name.replace(".layers.", ".language_model.layers.")] = tensors.pop(name)
+
+
+def poisoned(tensors: dict[str, Any]) -> None:
+    tensors[Q.format("B")][3, 2] = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "why", "fix"),
+    [
+        (renamed, "c_attn.* has no place", "no LoRA matrix", "on q_proj, k_proj, .*, down_proj"),
+        (lambda tensors: tensors.pop(Q.format("B")), "not a pair", "two matrices", "on q_proj"),
+        (widened, "is adapted by", "the rank is 8", "base model that the adapter was trained on"),
+        (flattened, r"is adapted by .* x \(\)", "the rank is 8", "base model that the adapter"),
+        (of_the_vocabulary, "embed_tokens.* has no place", "of the vocabulary", "on q_proj"),
+        (of_a_model_that_sees, "has no place", "sees pictures", "`nanofleet adapter merge`"),
+        (poisoned, "q_proj.lora_B.weight holds NaN or infinity", "diverged", "earlier checkpoint"),
+        (lambda tensors: tensors.clear(), "it has no tensors", "", "Save it again after training"),
+    ],
+)
+def test_tensors_that_are_no_lora_of_the_base_are_refused(
+    copied: Path,
+    tiny_base: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], object],
+    named: str,
+    why: str,
+    fix: str,
+) -> None:
+    edited(copied, change)
+    with pytest.raises(InvalidRequest, match=named) as caught:
+        convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
+    assert re.search(why, caught.value.why)
+    assert re.search(fix, caught.value.fix)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_numbers_of_another_type_are_refused(copied: Path, tiny_base: Path, tmp_path: Path) -> None:
+    edited(copied, nothing, "float64")
+    with pytest.raises(InvalidRequest, match=r"stored as F64.*F32, F16, BF16.*Save it in one"):
+        convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
+
+
+def pickled(path: Path) -> None:
+    path.rename(path.with_name("adapter_model.bin"))
+
+
+def linked_away(path: Path) -> None:
+    elsewhere = path.parent.parent / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/nowhere/at/all")
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def made_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "said"),
+    [
+        (lambda path: path.write_bytes(b"PK\x03\x04 torch"), InvalidRequest, "no safetensors file"),
+        (lambda path: path.write_bytes(b""), InvalidRequest, "no safetensors file"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:100]),
+            InvalidRequest,
+            "longer than the file: it was cut off.*Download it again",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-4]),
+            InvalidRequest,
+            "was cut off.*Download it again",
+        ),
+        (pickled, NotFound, "There is adapter_model.bin: pickles can run code.*save_pretrained"),
+        (linked_away, InvalidRequest, "link that leads out of its folder.*Put a copy"),
+        (dangling, InvalidRequest, "link that leads out of its folder.*/nowhere/at/all"),
+        (piped, InvalidRequest, "is no regular file.*save_pretrained"),
+        (made_a_folder, InvalidRequest, "is no regular file.*save_pretrained"),
+    ],
+    ids=[
+        *("another kind", "empty", "cut header", "cut data", "a pickle", "a link", "a dead link"),
+        *("a pipe", "a folder"),
+    ],
+)
+def test_files_that_are_none_of_an_adapter_are_refused(
+    copied: Path,
+    tiny_folder: Path,
+    tiny_base: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    kind: type[Exception],
+    said: str,
+) -> None:
+    damage(copied / WEIGHTS)
+    with pytest.raises(kind, match=said):
+        convert_adapter(copied, tiny_base, tmp_path / "out")
+    with pytest.raises(kind, match=said):
+        merge_adapter(copied, tiny_folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_links_of_the_hubs_cache_are_followed(
+    copied: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "models--ada--persona"
+    revision = repository / "snapshots" / ("3f" * 20)
+    revision.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    for name in (WEIGHTS, "adapter_config.json"):
+        (copied / name).rename(repository / "blobs" / name)
+        (revision / name).symlink_to(f"../../blobs/{name}")
+    convert_adapter(revision, tiny_base, tmp_path / "out.gguf")
+    (revision / WEIGHTS).unlink()
+    (revision / WEIGHTS).symlink_to(tiny_base)
+    with pytest.raises(InvalidRequest, match="leads out of its folder"):
+        convert_adapter(revision, tiny_base, tmp_path / "again.gguf")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"r": 0}, "rank 0 with alpha 16 changes nothing.*above 0"),
+        ({"lora_alpha": 0}, "rank 8 with alpha 0 changes nothing.*above 0"),
+        ({"lora_alpha": float("nan")}, "which no float32 holds.*save it again"),
+        ({"r": "8"}, "`r` is '8', not a whole number.*save it again"),
+        ({"r": 4}, "and the rank is 4"),
+        ({"peft_type": None}, "`peft_type` is missing.*save it again"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    copied: Path, tiny_base: Path, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    configure(copied, settings)
+    with pytest.raises(InvalidRequest, match=said):
+        convert_adapter(copied, tiny_base, tmp_path / "out.gguf")
+
+
+def test_settings_of_a_later_peft_are_named(copied: Path, tiny_base: Path, tmp_path: Path) -> None:
+    configure(copied, {"use_foolora": True, "bar_config": {}, "gate": None})
+    (warning,) = convert_adapter(copied, tiny_base, tmp_path / "out.gguf").warnings
+    assert "settings that are not known here: use_foolora." in warning
+
+
+def test_there_has_to_be_a_folder(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"no folder .*nowhere.*adapter_config.json and"):
+        convert_adapter(tmp_path / "nowhere", tiny_base, tmp_path / "out.gguf")

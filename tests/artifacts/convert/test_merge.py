@@ -121,7 +121,7 @@ ZEROS = digests.parse("sha256:" + "0" * 64)
     [
         ({}, ""),
         ({"source_digest": None}, ""),
-        ({"tokenizer_digest": ZEROS}, "It was trained with the tokenizer 000000000000; the folder"),
+        ({"tokenizer_digest": ZEROS}, "It goes with the tokenizer 000000000000; the folder"),
         ({"source_digest": ZEROS}, "made of the original weights 000000000000; the folder's are "),
     ],
     ids=["its own", "from before sources", "another tokenizer", "other weights"],
@@ -135,28 +135,20 @@ def test_the_manifest_says_what_it_was_trained_on(
     manifest = AdapterManifest(
         name="persona",
         base_digest="sha256:" + "b" * 64,  # type: ignore[arg-type]
-        dataset_digest="sha256:" + "d" * 64,  # type: ignore[arg-type]
         tokenizer_digest=base.tokenizer_digest,
         source_digest=base.source_digest,
-        job_id="01JD0000000000000000000000",
         rank=8,
         alpha=16,
         targets=("q_proj",),
-        recipe={},
-        first_loss=1,
-        final_loss=1,
-        steps=1,
-        trained_tokens=1,
-        energy_j=None,
         created_utc_ns=1,
-        agent_version="0",
+        imported_from="peft",
     )
     (copied / MANIFEST).write_bytes(dataclasses.replace(manifest, **changes).to_json())
     if not refusal:
         merge_adapter(copied, tiny_folder, tmp_path / "merged")
         assert (tmp_path / "merged").is_dir()
         return
-    with pytest.raises(WrongBase, match="was not trained on the model") as caught:
+    with pytest.raises(WrongBase, match="does not fit the model in") as caught:
         merge_adapter(copied, tiny_folder, tmp_path / "merged")
     assert refusal in caught.value.why
     assert not (tmp_path / "merged").exists()

@@ -22,6 +22,7 @@ def commands(node: typer.Typer = app, path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 EXPECTED = """
+adapter import, adapter list, adapter merge,
 artifact list, artifact pull, artifact push, artifact rm, chat, dataset check, device label,
 device list, device remove, device show, device token, embed, generate, init, job cancel, job list,
 job logs,

@@ -179,6 +179,60 @@ def test_an_adapter_is_merged_into_the_original_folder(
     assert nanofleet(*given, "--base", str(tiny_folder), "--force").exit_code == 0
 
 
+@pytest.mark.usefixtures("fleet_home")
+def test_an_adapter_is_imported_and_listed(
+    nanofleet: Invoke, tiny_folder: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    from tests.artifacts.convert import shapes
+
+    assert "nanofleet adapter import" in " ".join(nanofleet("adapter", "list").stderr.split())
+    assert nanofleet("model", "import", str(tiny_base), "--name", "tiny").exit_code == 0
+    folder = tmp_path / "my-adapter"
+    shapes.write_adapter(shapes.load(tiny_folder), folder)
+    done = nanofleet("adapter", "import", str(folder), "--base", "tiny", "-o", "json")
+    assert done.exit_code == 0, done.stderr
+    (shown,) = json.loads(done.stdout)["adapters"]
+    assert (shown["name"], shown["base"], shown["kind"]) == ("my-adapter", "tiny", "adapter")
+    details = shown["details"]
+    assert (details["rank"], details["imported_from"]) == (8, "my-adapter")
+    assert details["job_id"] is None
+    assert json.loads(nanofleet("adapter", "list", "-o", "json").stdout)["adapters"] == [shown]
+    header, row = nanofleet("adapter", "list").stdout.splitlines()
+    assert header.split() == ["NAME", "BASE", "RANK", "SIZE", "FROM", "DATE"]
+    assert row.split()[:3] == ["my-adapter", "tiny", "8"]
+
+    assert nanofleet("artifact", "rm", "tiny").exit_code == 0
+    (orphan,) = json.loads(nanofleet("adapter", "list", "-o", "json").stdout)["adapters"]
+    assert orphan["base"] is None
+    row = nanofleet("adapter", "list").stdout.splitlines()[1]
+    assert row.split()[1] == details["base_digest"].partition(":")[2][:12]
+
+
+@pytest.mark.usefixtures("fleet_home")
+def test_an_adapter_that_cannot_be_served_is_refused_with_what_to_do(
+    nanofleet: Invoke, tiny_folder: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    from tests.artifacts.convert import shapes
+
+    assert nanofleet("model", "import", str(tiny_base), "--name", "tiny").exit_code == 0
+    folder = tmp_path / "my-adapter"
+    shapes.write_adapter(shapes.load(tiny_folder), folder)
+    given = ("adapter", "import", str(folder), "--base")
+    unknown = nanofleet(*given, "tinny")
+    assert unknown.exit_code == 5
+    assert "Did you mean tiny?" in unknown.stderr
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    pickled = nanofleet(*given, "tiny")
+    assert pickled.exit_code == 5
+    assert "pickles can run code" in " ".join(pickled.stderr.split())
+    (folder / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    (folder / "adapter_model.bin").rename(folder / "adapter_model.safetensors")
+    other = nanofleet(*given, "tiny")
+    assert other.exit_code == 2
+    assert "Train a plain LoRA" in " ".join(other.stderr.split())
+    assert json.loads(nanofleet("adapter", "list", "-o", "json").stdout)["adapters"] == []
+
+
 def test_merging_into_a_quantised_base_is_refused_with_the_reason(
     nanofleet: Invoke, tmp_path: Path
 ) -> None:

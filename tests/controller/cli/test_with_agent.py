@@ -324,6 +324,59 @@ def test_a_dataset_has_a_score_and_its_lines_have_vectors(lab: Lab, trained: str
     ]
 
 
+def test_an_adapter_from_elsewhere_is_imported_and_answers(
+    lab: Lab, trained: str, tiny_folder: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    """On every way on which a trained one answers; each brings it to the device by itself."""
+    from artifacts.convert import convert_adapter
+    from tests.artifacts.convert import shapes
+    from tests.llama import reference
+
+    assert lab.run("job", "result", trained).exit_code == 0
+    peft = tmp_path / "from-elsewhere"
+    shapes.write_adapter(shapes.load(tiny_folder), peft, strength=0.5)
+    imported = lab.run("adapter", "import", str(peft), "--base", "tiny", "--name", "pirate")
+    assert imported.exit_code == 0, imported.output
+    assert "nanofleet chat DEVICE --adapter pirate" in imported.stderr
+    listed = {one["name"]: one for one in lab.json("adapter", "list")["adapters"]}
+    assert listed["pirate"]["base"] == listed["persona"]["base"] == "tiny"
+    rows = [line.split() for line in lab.run("adapter", "list").stdout.splitlines()]
+    found = {row[0]: row[1:3] + row[5:7] for row in rows}
+    assert found["pirate"] == ["tiny", "8", "folder", "from-elsewhere"]
+    assert found["persona"] == ["tiny", "8", "job", "persona"]
+
+    held = lab.json("artifact", "list", "--device", "kitchen", "--kind", "adapter")["artifacts"]
+    assert listed["pirate"]["digest"] not in {one["digest"] for one in held}
+    convert_adapter(peft, tiny_base, tmp_path / "adapter.gguf")
+    with reference(tiny_base) as llama:
+        llama.use_adapter(tmp_path / "adapter.gguf")
+        expected = llama.greedy(llama.tokens("the sea"), 6)
+    asked = ("generate", "kitchen", "-p", "the sea", "--max-tokens", "6", "--logprobs", "0")
+    said = lab.json(*asked, "--adapter", "pirate")["answer"]
+    assert [entry["token_id"] for entry in said["logprobs"]] == expected
+    plain = lab.json(*asked, "--base", "tiny")["answer"]
+    assert [entry["token_id"] for entry in plain["logprobs"]] != expected
+    chat = lab.run("chat", "kitchen", "--adapter", "pirate", "-m", "Hi", "--max-tokens", "2")
+    assert chat.exit_code == 0, chat.output
+    data = str(lab.folder / "persona.jsonl")
+    assert lab.json("score", "kitchen", data, "--adapter", "pirate")["score"]["tokens"] > 0
+
+    generate = {"base": "tiny", "adapter": "pirate", "dataset": "persona.jsonl", "max_tokens": 4}
+    file = lab.folder / "aye.yaml"
+    settings = {"template": "{prompt}", "drop": ["loop"]}
+    job = {"name": "aye", "device": "kitchen", "generate": {**generate, **settings}}
+    file.write_text(json.dumps(job))
+    followed = lab.run("job", "submit", str(file), "--follow")
+    assert followed.exit_code == 0, followed.output
+
+    taken = lab.run("adapter", "import", str(peft), "--base", "tiny", "--name", "persona")
+    assert taken.exit_code == 5
+    assert "the result of job persona" in " ".join(taken.stderr.split())
+    merged = ("--base", str(tiny_folder), "--out", str(tmp_path / "merged"))
+    assert lab.run("adapter", "merge", "pirate", *merged).exit_code == 0
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
 def test_top_prints_a_frame_and_streams(lab: Lab) -> None:
     frame = lab.run("top", "--once")
     assert frame.exit_code == 0
