@@ -86,7 +86,7 @@ Act = Write | Resize | Link | Unlink | Rename | Sync
 
 
 class Disk:
-    """The file system. ``log`` grows; ``breaks`` is asked before each change."""
+    """The file system. ``log`` grows; ``has_failed``: since ``fail_with``, a change has."""
 
     def __init__(self, size_bytes: int = 1 << 30) -> None:
         self.log: list[Act] = []
@@ -96,17 +96,14 @@ class Disk:
         self._last = ROOT_NODE
         self._error: int | None = None
         self._left: int | None = None
+        self.has_failed = False
 
     def fail_with(self, error: int, after_changes: int) -> None:
         """From so many more changes on, each one fails with this errno: ENOSPC, EROFS or EIO."""
-        self._error, self._left = error, after_changes
+        self._error, self._left, self.has_failed = error, after_changes, False
 
     def heal(self) -> None:
         self._error = self._left = None
-
-    @property
-    def has_failed(self) -> bool:
-        return self._error is not None and self._left == 0
 
     def _change(self, *, grows: bool = True) -> None:
         """A full disk still lets go of what it has."""
@@ -116,6 +113,7 @@ class Disk:
         if self._left:
             self._left -= 1
         if not self._left and (grows or self._error != errno.ENOSPC):
+            self.has_failed = True
             raise OSError(self._error, "")
 
     # Requests, by their number in the protocol. Each gets the node and the arguments' bytes.
