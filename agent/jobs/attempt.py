@@ -40,7 +40,7 @@ from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means, PowerMeter, completed
 from agent.jobs.speech import NOT_SERVED, spoken
 from agent.jobs.work import work_of
-from agent.memory.arbiter import Decision
+from agent.memory.arbiter import Act, Decision
 from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
@@ -198,11 +198,12 @@ class Attempt:
             await _send(self._worker, TrainingCommand(extend_lease=lease))
 
     async def tell(self, decision: Decision) -> None:
-        told = Decided(act=decision.act.value, reason=decision.reason)
+        holds = decision.act is Act.SUSPEND_JOB
+        told = Decided(act=decision.act.value, reason=decision.reason, holds=holds)
         await self._write(self._means.records.journal.decided, told)
 
     async def tell_waiting(self, why: str) -> None:
-        told = Decided(act="let the job wait", reason=why)
+        told = Decided(act="let the job wait", reason=why, holds=True)
         await self._write(self._means.records.journal.decided, told)
 
     async def stop(self) -> None:

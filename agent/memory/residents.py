@@ -220,6 +220,7 @@ class Residents:
         why = waits_for(seen, self._policy)
         _LOG.info("%s: %s", waiting.claim.owner, why)
         if seen.rest:
+            waiting.rested = True
             await waiting.trainee.tell_waiting(why)
         return why
 
@@ -386,7 +387,9 @@ class Residents:
             case Act.UNLOAD_MODEL if self._server:
                 await self._server.unload_idle(decision.reason)
             case Act.START_JOB if training:
-                training.phase = Phase.RUNNING
+                if training.rested:
+                    await training.trainee.tell(decision)
+                training.phase, training.rested = Phase.RUNNING, False
             case Act.REFUSE_JOB if training:
                 training.refusal = decision.reason
                 self._training = None

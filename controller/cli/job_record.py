@@ -21,7 +21,9 @@ _COLUMNS = ("JOB", "NAME", "DEVICE", "STATE", "STEP", "LOSS", "SUBMITTED")
 
 
 def table(records: "Sequence[JobRecord]", now_ns: int) -> Table:
-    rows = [
+    """With a last column that says why jobs rest, where some do."""
+    columns: tuple[str, ...] = _COLUMNS
+    rows: list[list[Cell]] = [
         [
             record.id,
             record.name,
@@ -33,7 +35,11 @@ def table(records: "Sequence[JobRecord]", now_ns: int) -> Table:
         ]
         for record in records
     ]
-    return Table(_COLUMNS, rows, "No jobs. Start one with `nanofleet job submit FILE`.")
+    if any(record.job.held.reason for record in records):
+        columns = (*_COLUMNS, "WHY IT RESTS")
+        for row, record in zip(rows, records, strict=True):
+            row.append(record.job.held.reason)
+    return Table(columns, rows, "No jobs. Start one with `nanofleet job submit FILE`.")
 
 
 def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
@@ -45,6 +51,7 @@ def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
         ("device", record.device),
         ("state", state(record)),
         ("message", job.message),
+        ("rests", job.held.reason),
         (
             "submitted",
             f"{units.stamp(record.created_utc_ns)}, {units.age(record.created_utc_ns, now_ns)}",
@@ -89,6 +96,9 @@ def as_plain(record: "JobRecord") -> dict[str, Plain]:
 
 
 def state(record: "JobRecord") -> Cell:
+    """Of a job that runs and computes nothing: resting."""
+    if record.job.HasField("held"):
+        return Styled(job_screen.RESTING, job_screen.RESTING_STYLE)
     return Styled(job_screen.state_name(record.state), job_screen.STATE_STYLES[record.state])
 
 

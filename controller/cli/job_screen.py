@@ -46,6 +46,10 @@ STATE_STYLES: dict["job_pb2.JobState.ValueType", str] = {
 }
 
 
+# Of a job that runs and computes nothing: for heat, the hours, a request …
+RESTING, RESTING_STYLE = "resting", "yellow"
+
+
 def state_name(state: "job_pb2.JobState.ValueType") -> str:
     """``running``; a job that no device has confirmed yet is ``assigned``."""
     if state == job_pb2.JOB_STATE_UNSPECIFIED:
@@ -71,8 +75,10 @@ def screen(view: JobView, columns: int) -> "RenderableType":
             lines.append(_fact("held-out", _held_out(view.evaluations)))
         lines.append(_fact("speed", units.rate(progress.tokens_per_s)))
         lines.append(_fact("memory", memory(progress)))
-    elif view.state == job_pb2.JOB_STATE_RUNNING:
+    elif view.state == job_pb2.JOB_STATE_RUNNING and not view.rests:
         lines.append(_fact("preparing", "data, model, first step …"))
+    if view.rests:
+        lines.append(Text(view.rests, style=RESTING_STYLE))
     board = _board(view)
     if board:
         lines.append(_fact("board", board))
@@ -223,7 +229,10 @@ def _headline(view: JobView) -> "RenderableType":
     from rich.text import Text
 
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(state_name(view.state).ljust(_LABEL_WIDTH), style=STATE_STYLES.get(view.state, ""))
+    said, style = state_name(view.state), STATE_STYLES.get(view.state, "")
+    if view.rests:
+        said, style = RESTING, RESTING_STYLE
+    line.append(said.ljust(_LABEL_WIDTH), style=style)
     line.append(view.name, style="bold")
     line.append(f" on {view.device}")
     if view.attempt > 1:

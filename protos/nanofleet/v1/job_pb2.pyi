@@ -627,6 +627,7 @@ class Job(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     GENERATING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
@@ -655,6 +656,10 @@ class Job(_message.Message):
         """What its own first steps have shown: it is rehearsed once, before its long run."""
 
     @_builtins.property
+    def held(self) -> Global___Decided:
+        """Why a job that runs computes nothing now. Absent: it computes."""
+
+    @_builtins.property
     def generating(self) -> Global___GenerateProgress:
         """Of a job that generates, as `progress` of one that trains."""
 
@@ -674,11 +679,12 @@ class Job(_message.Message):
         result: Global___JobResult | None = ...,
         message: _builtins.str = ...,
         rehearsal: Global___Rehearsal | None = ...,
+        held: Global___Decided | None = ...,
         generating: Global___GenerateProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "generating", b"generating", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "generating", b"generating", "held", b"held", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generating", b"generating", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generating", b"generating", "generation", b"generation", "held", b"held", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1330,19 +1336,25 @@ class Decided(_message.Message):
 
     ACT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     act: _builtins.str
-    """"suspend the job", "resume the job", "stop the job at a checkpoint", "let the job wait" """
+    """"suspend the job", "resume the job", "stop the job at a checkpoint", "let the job wait", and
+    after that "start the job".
+    """
     reason: _builtins.str
     """one sentence with its numbers"""
+    holds: _builtins.bool
+    """The job computes nothing until the next decision, or transition."""
     def __init__(
         self,
         *,
         act: _builtins.str = ...,
         reason: _builtins.str = ...,
+        holds: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "holds", b"holds", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
