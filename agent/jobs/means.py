@@ -52,6 +52,7 @@ class Means:
     device: str = ""  # "cpu", "cuda"; empty: the worker chooses
     usable_bytes: int = 0  # what the board has for workers
     energy_j: Callable[[], float | None] = lambda: None
+    is_simulated: bool = False  # the board that this is the energy of
     # Begins to look at the board; what it returns ends that, and tells what was seen.
     observe: Callable[[], Callable[[], Circumstances | None]] = lambda: lambda: None
     serves: bool = True  # llama.cpp is installed
@@ -146,4 +147,5 @@ def completed(plan: JobPlan, means: Means, power_w: float | None) -> JobPlan:
     plan.calibrated_peak_bytes = plan.peak_bytes + means.above_bytes()
     if power_w is not None:
         plan.energy_j = power_w * plan.duration_s
+        plan.simulated = means.is_simulated
     return plan

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from controller.cli import generation_view, job_screen, output, plain, units
+from controller.cli import board_view, generation_view, job_screen, output, plain, units
 from controller.cli.output import Card, Cell, Format
 from controller.cli.plain import Plain
 
@@ -78,6 +78,7 @@ def _plain(device: str, plan: "JobPlan") -> dict[str, Plain]:
         "duration_s": plan.duration_s,
         "tokens_per_s": plan.tokens_per_s,
         "energy_j": plan.energy_j if plan.HasField("energy_j") else None,
+        "simulated": plan.simulated,
     }
 
 
@@ -111,7 +112,7 @@ def _card(device: str, plan: "JobPlan") -> Card:
     fields.append(("speed", units.rate(plan.tokens_per_s)))
     fields.append(("duration", units.duration(plan.duration_s)))
     if plan.HasField("energy_j"):
-        fields.append(("energy", units.energy(plan.energy_j)))
+        fields.append(("energy", board_view.forecast_energy(plan)))
     return Card(fields)
 
 

@@ -789,6 +789,7 @@ class Conditions(_message.Message):
     ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps done, of all stages."""
     total_steps: _builtins.int
@@ -799,6 +800,8 @@ class Conditions(_message.Message):
     """Of the board: what the kernel could still give."""
     temperature_c: _builtins.float
     """Of the board: its junction, else its hottest zone."""
+    simulated: _builtins.bool
+    """What is said of the board is that of a simulated one."""
     def __init__(
         self,
         *,
@@ -808,10 +811,11 @@ class Conditions(_message.Message):
         anonymous_bytes: _builtins.int | None = ...,
         available_bytes: _builtins.int | None = ...,
         temperature_c: _builtins.float | None = ...,
+        simulated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "simulated", b"simulated", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__anonymous_bytes: _TypeAlias = _typing.Literal["anonymous_bytes"]  # noqa: Y015
     _WhichOneofArgType__anonymous_bytes: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes"]  # noqa: Y015
@@ -1966,6 +1970,7 @@ class JobPlan(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     CALIBRATED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     peak_bytes: _builtins.int
     usable_bytes: _builtins.int
@@ -1984,6 +1989,8 @@ class JobPlan(_message.Message):
     data_type: _builtins.str
     calibrated_peak_bytes: _builtins.int
     """The predicted peak, and what workers on this base took beyond it on this device before."""
+    simulated: _builtins.bool
+    """The energy is that of a simulated board, not measured."""
     @_builtins.property
     def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPart]:
         """The predicted peak of the worker, in parts, and what the board has for it."""
@@ -2011,11 +2018,12 @@ class JobPlan(_message.Message):
         threads: _builtins.int = ...,
         data_type: _builtins.str = ...,
         calibrated_peak_bytes: _builtins.int = ...,
+        simulated: _builtins.bool = ...,
         prompts: Global___PromptPlan | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j", "prompts", b"prompts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "prompts", b"prompts", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "prompts", b"prompts", "simulated", b"simulated", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015

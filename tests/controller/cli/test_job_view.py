@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from controller import pictures
-from controller.cli import job_record, job_screen, job_view
+from controller.cli import board_view, job_record, job_screen, job_view
 from controller.cli.job_view import JobView
 from controller.cli.output import Cell
 from controller.records import JobRecord
@@ -263,6 +263,8 @@ def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
         assert job_screen.event_line(event).endswith(said)
         job = pictures.after(job, event)
     assert (job.rehearsal.checks[0], job.rehearsal.plan) == (check, plan)
+    plan.simulated = True
+    assert job_screen.event_line(job_pb2.JobEvent(plan=plan)).endswith("1.42 GB, 900 J sim")
     shown = dict(job_record.rehearsal(job.rehearsal))
     assert shown["check data"] == "16 samples, 400 tokens"
     assert str(shown["forecast"]).startswith("it will take 2 min 13 s")
@@ -337,16 +339,18 @@ def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> N
             telemetry_pb2.OverCurrentSample(name="OC2 average over-current"),
         ],
     )
-    assert job_screen.circumstances(board) == (
+    assert board_view.circumstances(board) == (
         "15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal);"
         " 3 × OC1 under-voltage"
     )
     board.simulated = board.changed = True
-    assert "changed meanwhile, all of it simulated;" in job_screen.circumstances(board)
-    assert job_screen.circumstances(job_pb2.Circumstances()) == ""
+    simulated = board_view.circumstances(board)
+    assert "changed meanwhile, all of it simulated;" in simulated
+    assert "; 7.2 W sim VDD_IN; 52 °C sim mean, 58 °C sim peak (tj-thermal);" in simulated
+    assert board_view.circumstances(job_pb2.Circumstances()) == ""
     result = job_pb2.JobResult(energy_j=370, circumstances=board)
-    assert job_screen.energy(result) == "370 J sim"
-    assert job_screen.energy(job_pb2.JobResult()) == "–"
+    assert board_view.energy(result) == "370 J sim"
+    assert board_view.energy(job_pb2.JobResult()) == "–"
 
 
 def test_a_failed_attempt_is_told_as_a_diagnosis() -> None:
