@@ -12,7 +12,6 @@ also across restarts (calibration.py).
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -67,11 +66,6 @@ class Trainee(Protocol):
     @property
     def yields(self) -> bool:
         """Whether it makes room for a request."""
-        ...
-
-    @property
-    def may_rest(self) -> bool:
-        """Whether the operating limits concern it."""
         ...
 
     async def suspend(self) -> None:
@@ -358,7 +352,7 @@ class Residents:
         if training is not None:
             yields = training.trainee.yields
             job = Job(training.claim, training.phase, yields, training.rested)
-            rest = self._rest(training.spec) if training.trainee.may_rest else ""
+            rest = self._rest(training.spec)
         return Observation(
             self.budget,
             reading.available_bytes,
@@ -414,7 +408,11 @@ class Residents:
             await training.left.wait()
 
     async def _wait(self) -> None:
-        """Until something changes, or a second has passed."""
+        """Until something changes, or a second has passed. Before Python 3.12 wait_for takes no
+        notice of a cancellation that comes together with the change."""
         self._changed.clear()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), _PERIOD_S)
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({changed}, timeout=_PERIOD_S)
+        finally:
+            changed.cancel()

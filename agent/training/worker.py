@@ -4,8 +4,9 @@
 
 Reads StartTraining, then obeys pause, resume and stop between micro-steps. Its last report is
 TrainingFinished, TrainingStopped or WorkerFailed. RehearseTraining tries it all out instead (see
-preflight.py). It attaches to its agent before anything heavy is imported, and has the dataset
-tokenised by a child that is gone before torch is loaded.
+preflight.py), as obediently, and ends with TrainingRehearsed. It attaches to its agent before
+anything heavy is imported, and has the dataset tokenised by a child that is gone before torch is
+loaded.
 """
 
 import os
@@ -94,13 +95,14 @@ def _rehearse(
     from agent.training.preflight import Rehearsal, shortened
     from agent.training.session import Session
 
-    def report_logs(report: worker_pb2.TrainingReport) -> None:
-        if report.HasField("log"):
+    def report_some(report: worker_pb2.TrainingReport) -> None:
+        """The others are of a job, which this is not."""
+        if report.WhichOneof("report") in ("log", "paused", "resumed", "stopped"):
             reports.write(report)
 
     rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)
     trial = shortened(start, [totals.samples for _, totals in tokens])
-    if Session(trial, base, tokens, report_logs, rehearsal).run(commands) is Outcome.FINISHED:
+    if Session(trial, base, tokens, report_some, rehearsal).run(commands) is Outcome.FINISHED:
         rehearsal.conclude(trial)
 
 

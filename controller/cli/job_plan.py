@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from protos.nanofleet.v1.job_pb2 import JobPlan, PlanCheck
 
 
-def say_check(step: "PlanStep", form: Format) -> None:
-    """A line on stderr for a check that has passed; in JSON lines, an object on stdout."""
-    from protos.nanofleet.v1.job_pb2 import PlanCheck
+def say_step(step: "PlanStep", form: Format) -> None:
+    """A line on stderr for a check that has passed, and for a rest; in JSON lines, an object on
+    stdout."""
+    from protos.nanofleet.v1.job_pb2 import Decided, PlanCheck
 
-    if not isinstance(step.found, PlanCheck):
+    found = step.found
+    if isinstance(found, PlanCheck):
+        item, said = {"check": _check(found)}, job_screen.check(found)
+    elif isinstance(found, Decided):
+        item, said = {"decided": plain.message(found)}, job_screen.decision(found)
+    else:
         return
     if form is Format.JSONL:
-        output.line({"check": _check(step.found)})
+        output.line(item)
     elif form is Format.TABLE:
-        output.note(job_screen.check(step.found))
+        output.note(said)
 
 
 def print_plan(steps: "Sequence[PlanStep]", form: Format) -> None:

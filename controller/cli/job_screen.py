@@ -122,7 +122,7 @@ def event_line(event: job_pb2.JobEvent) -> str:
     elif body == "plan":
         said = forecast(event.plan)
     elif body == "decided":
-        said = f"{event.decided.act}: {event.decided.reason}"
+        said = decision(event.decided)
     elif body == "log":
         said = event.log.text.rstrip("\n")
     else:
@@ -136,6 +136,10 @@ def evaluation(found: job_pb2.Evaluated) -> str:
         f"held-out loss {found.loss:.4f} after step {found.step}"
         f" (perplexity {found.perplexity:.2f}, {found.tokens:,} tokens){best}"
     )
+
+
+def decision(told: job_pb2.Decided) -> str:
+    return f"{told.act}: {told.reason}"
 
 
 def check(passed: job_pb2.PlanCheck) -> str:

@@ -1867,23 +1867,29 @@ class PlanJobResponse(_message.Message):
 
     CHECK_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DECIDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def check(self) -> Global___PlanCheck: ...
     @_builtins.property
     def plan(self) -> Global___JobPlan:
         """the last one"""
 
+    @_builtins.property
+    def decided(self) -> Global___Decided:
+        """the rehearsal rests, or goes on"""
+
     def __init__(
         self,
         *,
         check: Global___PlanCheck | None = ...,
         plan: Global___JobPlan | None = ...,
+        decided: Global___Decided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "plan", b"plan", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "decided", b"decided", "plan", b"plan", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "plan", b"plan", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "decided", b"decided", "plan", b"plan", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["check", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["check", "plan", "decided"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
