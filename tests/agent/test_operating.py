@@ -144,6 +144,14 @@ async def test_a_job_with_hours_of_its_own_waits_for_them_and_may_be_canceled(
         assert (await ended(stubs, SECOND)).state == job_pb2.JOB_STATE_SUCCEEDED
 
 
+async def train_without_end(kitchen: Kitchen) -> None:
+    """Returns when the job computes."""
+    async with kitchen.daemon.stubs() as stubs:
+        await kitchen.stock(stubs)
+        await submit(stubs, kitchen.spec(steps=ENDLESS))
+        await until(stubs, lambda event: event.HasField("progress"))
+
+
 async def test_a_killed_agents_power_mode_is_made_good_by_the_next_one(
     daemon: Daemon, tiny_base: Path, tiny_dataset: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,12 +160,8 @@ async def test_a_killed_agents_power_mode_is_made_good_by_the_next_one(
     monkeypatch.setenv("PATH", programs.path)
     daemon.write_config('[power]\nmode = "7W_AI"\n')
     daemon.start(*BOARD)
-    kitchen = Kitchen(daemon, tiny_base, tiny_dataset)
-    async with daemon.stubs() as stubs:
-        await kitchen.stock(stubs)
-        await submit(stubs, kitchen.spec(steps=ENDLESS))
-        await until(stubs, lambda event: event.HasField("progress"))
-        assert programs.mode == 1
+    await train_without_end(Kitchen(daemon, tiny_base, tiny_dataset))
+    assert programs.mode == 1
     daemon.kill()
     assert programs.mode == 1
     daemon.start(*BOARD)
@@ -178,13 +182,9 @@ async def test_an_agent_that_is_stopped_in_a_job_gives_mode_and_clocks_back(
     monkeypatch.setenv("PATH", programs.path)
     daemon.write_config('[power]\nmode = "7W_AI"\nclocks = "max"\n')
     daemon.start(*BOARD)
-    kitchen = Kitchen(daemon, tiny_base, tiny_dataset)
-    async with daemon.stubs() as stubs:
-        await kitchen.stock(stubs)
-        await submit(stubs, kitchen.spec(steps=ENDLESS))
-        await until(stubs, lambda event: event.HasField("progress"))
-        assert (programs.mode, programs.pinned) == (1, True)
-        assert (daemon.state / power_mode.FILE).exists()
+    await train_without_end(Kitchen(daemon, tiny_base, tiny_dataset))
+    assert (programs.mode, programs.pinned) == (1, True)
+    assert (daemon.state / power_mode.FILE).exists()
     daemon.stop()
     assert (programs.mode, programs.pinned) == (0, False)
     left = (power_mode.FILE, power_mode.CLOCKS_FILE)
