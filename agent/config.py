@@ -48,7 +48,7 @@
 
     [telemetry]
     period_s = 1.0
-    ring_mib = 64            # about a day
+    ring_mib = 4             # about a day
     beside = ""              # "tegrastats", "jtop": read, too, for what the board's files lack
     jtop_python = ""         # the Python that has jetson-stats; "" is the agent's own
 
@@ -128,7 +128,7 @@ class Power:
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     period_s: float = 1.0
-    ring_mib: int = 64
+    ring_mib: int = 4
     beside: str = ""
     jtop_python: str = ""
 

@@ -191,6 +191,7 @@ class Agent:
             device=config.training.device,
             usable_bytes=self._residents.budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
+            is_simulated=bool(machine.simulated),
             observe=self._observations.begin,
             serves=any(engine.name == "llama" for engine in engines()),
             limit=self._limit,

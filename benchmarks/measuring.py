@@ -150,11 +150,11 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
             if last == "started":
                 run.data_type = report.started.data_type
             elif last == "progress":
-                cpu_s, progress = _cpu_s(worker.pid), report.progress
+                spent_s, progress = cpu_s(worker.pid), report.progress
                 if cpu_before is not None:
-                    run.cpu_s.append(cpu_s - cpu_before)
+                    run.cpu_s.append(spent_s - cpu_before)
                     run.wall_s.append(progress.micro_step_s * _micro_steps(task))
-                cpu_before, steps = cpu_s, steps + 1
+                cpu_before, steps = spent_s, steps + 1
                 run.peak_rss_bytes = progress.peak_rss_bytes
                 run.peak_anonymous_bytes = max(run.peak_anonymous_bytes, progress.anonymous_bytes)
                 run.peak_group_bytes = _peak_bytes(group) if group else 0
@@ -200,7 +200,7 @@ def _peak_bytes(group: limits.Group) -> int:
     return next((int(file.read_text()) for file in files if file.exists()), 0)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """User and system time; fields 14 and 15 of proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -79,8 +79,13 @@ class Dispatcher:
         responses = connection.stream(connection.jobs.PlanJob, request)
         async with aclosing(responses):
             async for response in responses:
-                is_plan = response.HasField("plan")
-                yield PlanStep(chosen.record.name, response.plan if is_plan else response.check)
+                match response.WhichOneof("response"):
+                    case "plan":
+                        yield PlanStep(chosen.record.name, response.plan)
+                    case "check":
+                        yield PlanStep(chosen.record.name, response.check)
+                    case "decided":
+                        yield PlanStep(chosen.record.name, response.decided)
 
     async def _prepared(
         self, job: "JobFile", on_progress: OnProgress | None

@@ -28,6 +28,8 @@ def after(job: job_pb2.Job, event: job_pb2.JobEvent) -> job_pb2.Job:
         picture.progress.CopyFrom(event.progress)
     elif event.HasField("generated"):
         picture.generating.CopyFrom(event.generated)
+    elif event.HasField("decided"):
+        _decided(picture, event.decided)
     elif event.HasField("check") or event.HasField("plan"):
         rehearsals.note(picture.rehearsal, event)
     elif event.HasField("transition"):
@@ -40,13 +42,22 @@ def failed(job: job_pb2.Job, message: str) -> job_pb2.Job:
     picture = job_pb2.Job()
     picture.CopyFrom(job)
     picture.state = job_pb2.JOB_STATE_FAILED
+    picture.ClearField("held")
     picture.message = message
     return picture
+
+
+def _decided(picture: job_pb2.Job, decided: job_pb2.Decided) -> None:
+    if decided.holds:
+        picture.held.CopyFrom(decided)
+    else:
+        picture.ClearField("held")
 
 
 def _transition(picture: job_pb2.Job, event: job_pb2.JobEvent) -> None:
     transition = event.transition
     picture.state = transition.to
+    picture.ClearField("held")
     picture.message = transition.message
     if transition.HasField("result"):
         picture.result.CopyFrom(transition.result)

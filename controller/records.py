@@ -153,7 +153,8 @@ class StageData:
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """Of a job's rehearsal on a device: a check that has passed, at the end the plan."""
+    """Of a job's rehearsal on a device: a check that has passed, at the end the plan; in between
+    that it rests, or goes on."""
 
     device: str
-    found: job_pb2.PlanCheck | job_pb2.JobPlan
+    found: job_pb2.PlanCheck | job_pb2.JobPlan | job_pb2.Decided

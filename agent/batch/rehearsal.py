@@ -1,10 +1,10 @@
 """What a batch generation will take, before it is started.
 
 Every prompt is counted with the model's own tokenizer, and the first few are answered. Nothing is
-kept of them.
+kept of them. Orders are obeyed between two prompts, and between two tokens of an answer; a pause
+counts in no figure.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,23 @@ from pathlib import Path
 from agent.batch import asking
 from agent.batch.asking import Asked
 from agent.batch.model import Model
+from agent.batch.obeying import Obeying, Stopped
 from agent.batch.tally import Tally, dropped_by
 from agent.memory import torch_build
 from agent.memory.forecast import Forecast, inference_forecast
 from agent.quality.answers import Fault, fault_of
 from agent.workers import residency
-from agent.workers.beat import Beat
+from agent.workers.commands import Commands
 from artifacts import base_model, prompts, template
 from protos import faults
 from protos.errors import InvalidDataset
 from protos.nanofleet.v1 import job_pb2
-from protos.nanofleet.v1.worker_pb2 import StartGenerating, TrainingRehearsed, TrainingReport
+from protos.nanofleet.v1.worker_pb2 import (
+    StartGenerating,
+    TrainingRehearsed,
+    TrainingReport,
+    TrainingStopped,
+)
 
 _MOST_ANSWERS = 4
 _LONGEST_S = 20.0
@@ -46,42 +52,49 @@ class _Counts:
         return tokens < context_length
 
 
-def rehearse(start: StartGenerating, report: Callable[[TrainingReport], None]) -> None:
-    """The checks as they pass, then the plan. Raises what the job would fail with."""
+def rehearse(
+    start: StartGenerating, commands: Commands, report: Callable[[TrainingReport], None]
+) -> None:
+    """The checks as they pass, then the plan, or that it was stopped. Raises what the job would
+    fail with."""
     base = base_model.read(Path(start.base_path))
     forecast = inference_forecast(
         base, start.spec.context_length, start.engine or "llama", torch_build.installed()
     )
-    began_s = time.monotonic()
+    counts, tally = _Counts(), Tally(dropped_by(start.spec))
+    obeying = Obeying(commands, report, lambda: counts.prompts)
+    began_s = obeying.worked_s()
 
     def say(name: str, found: str) -> None:
         nonlocal began_s
-        took_s, began_s = time.monotonic() - began_s, time.monotonic()
+        took_s, began_s = obeying.worked_s() - began_s, obeying.worked_s()
         check = job_pb2.PlanCheck(name=name, found=found, took_s=took_s)
         report(TrainingReport(check=check))
 
     model = Model.opened(start)
     try:
-        beat = Beat(report)
-        counts, first = _counted(start, model, beat)
+        first = _count(start, model, counts, obeying)
         say("data", _told(start, counts))
-        tally = _tried(start, model, first, beat)
+        _try(start, model, first, tally, obeying)
         say("generation", _heard(tally))
+    except Stopped:
+        report(TrainingReport(stopped=TrainingStopped(step=counts.prompts)))
+        return
     finally:
         model.close()
     plan = _plan(start, counts, tally, forecast)
     report(TrainingReport(rehearsed=TrainingRehearsed(plan=plan)))
 
 
-def _counted(
-    start: StartGenerating, model: Model, beat: Beat
-) -> tuple[_Counts, list[tuple[int, Asked]]]:
-    """And the first few prompts that fit, with their lines."""
-    spec, counts = start.spec, _Counts()
+def _count(
+    start: StartGenerating, model: Model, counts: _Counts, obeying: Obeying
+) -> list[tuple[int, Asked]]:
+    """Returns the first few prompts that fit, with their lines."""
+    spec = start.spec
     first: list[tuple[int, Asked]] = []
     needed = template.named_in(spec)
     for line in prompts.read(Path(start.dataset_path), name=spec.dataset_name, needed=needed):
-        beat()
+        obeying.check()
         counts.prompts += 1
         prompt = asking.asked(spec, line)
         if prompt is None:
@@ -93,28 +106,30 @@ def _counted(
             f"None of the {counts.prompts:,} prompts can be answered: {_told(start, counts)}.",
             fix="Change the template, or raise context_length.",
         )
-    return counts, first
+    return first
 
 
-def _tried(
-    start: StartGenerating, model: Model, first: list[tuple[int, Asked]], beat: Beat
-) -> Tally:
-    def go_on() -> bool:
-        beat()
-        return True
-
-    tally, began_s = Tally(dropped_by(start.spec)), time.monotonic()
+def _try(
+    start: StartGenerating,
+    model: Model,
+    first: list[tuple[int, Asked]],
+    tally: Tally,
+    obeying: Obeying,
+) -> None:
+    began_s = obeying.worked_s()
     wants_json = start.spec.WhichOneof("grammar") == "json_schema"
     for line, prompt in first:
-        reply = model.answer(prompt, asking.seed_of(start.spec.sampling.seed, line, 1), go_on)
-        assert reply is not None  # nobody told it to end
+        obeying.check()
+        seed = asking.seed_of(start.spec.sampling.seed, line, 1)
+        reply = model.answer(prompt, seed, obeying.may_go_on)
+        if reply is None:
+            raise Stopped
         fault: Fault | None = reply.fault or fault_of(
             reply.text, reply.ending, wants_json=wants_json, is_repeated=False
         )
         tally.add(line, fault, reply.tokens, reply.took_s)
-        if time.monotonic() - began_s > _LONGEST_S:
+        if obeying.worked_s() - began_s > _LONGEST_S:
             break
-    return tally
 
 
 def _told(start: StartGenerating, counts: _Counts) -> str:

@@ -17,11 +17,11 @@ from pathlib import Path
 from agent.batch import asking
 from agent.batch.answers import Answer, Answers, Arithmetic, encoded
 from agent.batch.model import Model, Reply
+from agent.batch.obeying import Obeying, Stopped
 from agent.batch.tally import Tally, dropped_by
 from agent.quality.answers import Fault, fault_of
 from agent.workers import residency
-from agent.workers.beat import Beat
-from agent.workers.commands import Commands, Order
+from agent.workers.commands import Commands
 from agent.workers.residency import AnonymousPeak
 from artifacts import dataset, durable, headroom, prompts, template
 from artifacts.persisting import Point
@@ -35,10 +35,6 @@ from protos.nanofleet.v1.worker_pb2 import StartGenerating, TrainingReport
 SYNC_S = 5.0
 
 _PLAIN, _PACKED = "dataset.jsonl", "dataset.jsonl.zst"
-
-
-class Stopped(Exception):
-    """The agent wants the worker to end; what is done is on the disk."""
 
 
 class Session:
@@ -58,7 +54,6 @@ class Session:
         self._report = report
         self._open_model = open_model
         self._clock = clock
-        self._beat = Beat(report, clock)
         self._folder = Path(start.job_folder)
         self._tally = Tally(dropped_by(start.spec))
         self._seen: set[bytes] = set()
@@ -67,7 +62,7 @@ class Session:
         self._done = 0
         self._model: Model | None = None
         self._told_s = 0.0
-        self._stopped = False
+        self._obeying = Obeying(commands, report, lambda: self._done, clock)
 
     def run(self) -> None:
         """The last report is that it finished or stopped. Raises what explain() of failures.py
@@ -119,13 +114,12 @@ class Session:
     def _answer(self, line: PromptLine, number: int) -> Answer:
         """Raises Stopped."""
         model = self._opened()
-        if not self._may_go_on():
-            raise Stopped
+        self._obeying.check()
         prompt = asking.asked(self._spec, line)
         if prompt is None:
             return Answer(line.line, number, Fault.PROMPT_EMPTY, 0, 0.0, None)
         seed = asking.seed_of(self._spec.sampling.seed, line.line, number)
-        reply = model.answer(prompt, seed, self._may_go_on)
+        reply = model.answer(prompt, seed, self._obeying.may_go_on)
         if reply is None:
             raise Stopped
         sample = asking.sample(self._spec, line, prompt, reply.text)
@@ -149,24 +143,6 @@ class Session:
             )
             self._report(TrainingReport(generating=told))
         return self._model
-
-    def _may_go_on(self) -> bool:
-        """False once the agent wants the worker to end. Rests here while it is paused. Asked after
-        each token, which is a sign of getting on."""
-        self._beat()
-        while not self._stopped:
-            order = self._commands.next()
-            if order is None:
-                return True
-            if order is Order.PAUSE:
-                self._report(TrainingReport(paused=worker_pb2.TrainingPaused(step=self._done)))
-                while order is Order.PAUSE:
-                    order = self._commands.next(None)
-                if order is Order.RESUME:
-                    resumed = worker_pb2.TrainingResumed(step=self._done)
-                    self._report(TrainingReport(resumed=resumed))
-            self._stopped = order is Order.STOP
-        return False
 
     def _save(self, answers: Answers) -> None:
         """A checkpoint: what is recorded is on the disk."""

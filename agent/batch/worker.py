@@ -30,12 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _generate(first: worker_pb2.TrainingCommand, orders: Orders, reports: FrameWriter) -> None:
     start = first.generate
     durable.make_folder(Path(start.job_folder))
-    if start.rehearse:
-        rehearsal.rehearse(start, reports.write)
-        return
     commands = Commands(orders, start.lease_until_boottime_ns)
     commands.listen()
-    Session(start, commands, reports.write).run()
+    if start.rehearse:
+        rehearsal.rehearse(start, commands, reports.write)
+    else:
+        Session(start, commands, reports.write).run()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from agent.jobs.means import Means, PowerMeter, completed
 from agent.jobs.patience import Patience, stopped
 from agent.jobs.speech import NOT_SERVED, spoken
 from agent.jobs.work import work_of
-from agent.memory.arbiter import Decision
+from agent.memory.arbiter import Act, Decision
 from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
@@ -184,16 +184,12 @@ class Attempt:
     def yields(self) -> bool:
         return not self._work.holds_memory
 
-    @property
-    def may_rest(self) -> bool:
-        return True
-
     async def suspend(self) -> None:
         """Returns when the worker rests at a micro-step, its workspace given back, or is gone."""
         self._suspended = True
         if self._worker is None or self._rests.is_set():
             return
-        await _send(self._worker, TrainingCommand(pause=PauseTraining()))
+        await self._worker.order(TrainingCommand(pause=PauseTraining()))
         await self._rests.wait()
 
     async def resume(self) -> None:
@@ -205,14 +201,15 @@ class Attempt:
     async def extend_lease(self, end_ns: int) -> None:
         if self._worker is not None:
             lease = ExtendLease(until_boottime_ns=end_ns)
-            await _send(self._worker, TrainingCommand(extend_lease=lease))
+            await self._worker.order(TrainingCommand(extend_lease=lease))
 
     async def tell(self, decision: Decision) -> None:
-        told = Decided(act=decision.act.value, reason=decision.reason)
+        holds = decision.act is Act.SUSPEND_JOB
+        told = Decided(act=decision.act.value, reason=decision.reason, holds=holds)
         await self._write(self._means.records.journal.decided, told)
 
     async def tell_waiting(self, why: str) -> None:
-        told = Decided(act="let the job wait", reason=why)
+        told = Decided(act="let the job wait", reason=why, holds=True)
         await self._write(self._means.records.journal.decided, told)
 
     async def stop(self) -> None:
@@ -221,7 +218,7 @@ class Attempt:
         self._give_up_waiting()
         self._hush()
         if self._worker is not None:
-            await _send(self._worker, TrainingCommand(stop=StopTraining()))
+            await self._worker.order(TrainingCommand(stop=StopTraining()))
 
     async def vacate(self, patience: Patience = Patience()) -> None:  # noqa: B008  # frozen
         """Stops the worker and returns when it is gone; given up, where ``patience`` was over."""
@@ -316,11 +313,11 @@ class Attempt:
         if self._killed:
             worker.kill()
         self._work.lease(command, self._means.leases.end_ns(self.job_id))
-        await _send(worker, command)
+        await worker.order(command)
         if self._suspended:
-            await _send(worker, TrainingCommand(pause=PauseTraining()))
+            await worker.order(TrainingCommand(pause=PauseTraining()))
         if self._stop_asked:
-            await _send(worker, TrainingCommand(stop=StopTraining()))
+            await worker.order(TrainingCommand(stop=StopTraining()))
 
     @contextlib.asynccontextmanager
     async def _making_way(self, worker: Worker[TrainingReport]) -> AsyncIterator[None]:
@@ -339,7 +336,7 @@ class Attempt:
         while True:
             await self._means.requested()
             self._makes_way = True
-            await _send(worker, TrainingCommand(pause=PauseTraining()))
+            await worker.order(TrainingCommand(pause=PauseTraining()))
             await self._means.unrequested()
             self._makes_way = False
             if not self._suspended:
@@ -348,7 +345,7 @@ class Attempt:
     async def _resume(self, worker: Worker[TrainingReport]) -> None:
         """It does not rest from now on, whenever it says so: who suspends it then must pause it."""
         self._rests.clear()
-        await _send(worker, TrainingCommand(resume=ResumeTraining()))
+        await worker.order(TrainingCommand(resume=ResumeTraining()))
 
     async def _follow(self, worker: Worker[TrainingReport], watching: Watchdog) -> TrainingReport:
         """Journals what is reported; returns the report that ends the attempt (empty: none did)."""
@@ -390,8 +387,10 @@ class Attempt:
                 self.tokens_per_s = None
                 if report.HasField("paused") or report.rehearsed.adapter_path:
                     self._rests.set()
+                    self._meter.rest()
             case "resumed":
                 self._rests.clear()
+                self._meter.go_on()
             case "started" | "generating":
                 self._meter = PowerMeter(self._means.energy_j)
                 await self._write(journal.log, LogLine(text=self._work.begun(report)))
@@ -544,11 +543,3 @@ class Attempt:
         sentence = POLICIES[job_pb2.CAUSE_WORKER_CRASH].sentence
         message = f"{sentence} It ended with {exit}."
         return WorkerFailed(cause=job_pb2.CAUSE_WORKER_CRASH, message=message)
-
-
-async def _send(worker: Worker[TrainingReport], command: TrainingCommand) -> None:
-    """A worker that is gone is noticed at the other end of the pipe."""
-    try:
-        await worker.send(command)
-    except NanofleetError as error:
-        _LOG.info("worker %d: %s", worker.pid, error)

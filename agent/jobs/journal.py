@@ -70,6 +70,8 @@ class Journal:
         self.journal_id = self._db.journal_id
         # Events of jobs that have told something since the start; an upper bound.
         self._counts: dict[str, int] = {}
+        # Why jobs compute nothing now. Of this process: a start settles whatever runs.
+        self._held: dict[str, Decided] = {}
         self.device = DeviceLog(self._db, clock)
         self.retention = Retention(self._db, limits)
 
@@ -116,6 +118,11 @@ class Journal:
             self._tell(job_id, JobEvent(log=LogLine(text=quota.line(line.text))))
 
     def decided(self, job_id: str, decided: Decided) -> None:
+        """The newest that holds the job is part of its picture until it is over."""
+        if decided.holds:
+            self._held[job_id] = decided
+        else:
+            self._held.pop(job_id, None)
         with self._db.transaction(Sync.SOON, Point.JOURNAL_DECIDED):
             self._tell(job_id, JobEvent(decided=decided))
 
@@ -233,6 +240,7 @@ class Journal:
         if account.result is not None:
             self._set(job.id, "result", account.result.SerializeToString())
         self._set(job.id, "message", message)
+        self._held.pop(job.id, None)
         told = Transition(to=state, cause=cause, message=message, result=account.result)
         setattr(told, "from", job.state)  # `from` is a keyword
         self._write(job.id, JobEvent(transition=told))
@@ -293,6 +301,7 @@ class Journal:
             submitted_by=row["submitted_by"],
             submitted=Moment.FromString(row["submitted"]),
             message=row["message"],
+            held=self._held.get(row["id"]),
         )
         # The column has the progress of the job's kind.
         progress = job.generating if job.spec.HasField("generate") else job.progress

@@ -53,6 +53,7 @@ class Means:
     device: str = ""  # "cpu", "cuda"; empty: the worker chooses
     usable_bytes: int = 0  # what the board has for workers
     energy_j: Callable[[], float | None] = lambda: None
+    is_simulated: bool = False  # the board that this is the energy of
     # Begins to look at the board; what it returns ends that, and tells what was seen.
     observe: Callable[[], Callable[[], Circumstances | None]] = lambda: lambda: None
     serves: bool = True  # llama.cpp is installed
@@ -128,18 +129,38 @@ class Means:
 
 
 class PowerMeter:
-    """The board's mean power from its making on."""
+    """The board's mean power from its making on, rests left out."""
 
-    def __init__(self, energy_j: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        energy_j: Callable[[], float | None],
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._energy_j = energy_j
-        self._began_s, self._before_j = time.monotonic(), energy_j()
+        self._clock_s = clock_s
+        self._took_s = self._spent_j = 0.0
+        # Time and the meter's reading; None: it rests.
+        self._since: tuple[float, float | None] | None = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        if self._since is None:
+            self._since = self._clock_s(), self._energy_j()
+
+    def rest(self) -> None:
+        """What is drawn until ``go_on`` is not the worker's."""
+        since, self._since = self._since, None
+        after_j = self._energy_j()
+        if since is not None and since[1] is not None and after_j is not None:
+            self._took_s += self._clock_s() - since[0]
+            self._spent_j += after_j - since[1]
 
     def power_w(self) -> float | None:
         """None where the board does not measure it."""
-        took_s, after_j = time.monotonic() - self._began_s, self._energy_j()
-        if self._before_j is None or after_j is None or took_s <= 0:
-            return None
-        return (after_j - self._before_j) / took_s
+        if self._since is not None:
+            self.rest()
+            self.go_on()
+        return self._spent_j / self._took_s if self._took_s > 0 else None
 
 
 def completed(plan: JobPlan, means: Means, power_w: float | None) -> JobPlan:
@@ -148,4 +169,5 @@ def completed(plan: JobPlan, means: Means, power_w: float | None) -> JobPlan:
     plan.calibrated_peak_bytes = plan.peak_bytes + means.above_bytes()
     if power_w is not None:
         plan.energy_j = power_w * plan.duration_s
+        plan.simulated = means.is_simulated
     return plan

@@ -5,8 +5,9 @@
               ─▶ or, of a job that generates, its worker answers a few prompts       ─▶ the plan
 
 The workers are those of a job and of a served model, under the same limits; while they run no job
-does, and none is rehearsed while one runs: both would be measured wrong. The scratch folder goes
-with the rehearsal; what a killed agent left of one is removed at the next start.
+does, and none is rehearsed while one runs: both would be measured wrong. It rests when the device
+rests, between two steps, and its client is told so. The scratch folder goes with the rehearsal;
+what a killed agent left of one is removed at the next start.
 """
 
 import asyncio
@@ -16,9 +17,9 @@ from contextlib import aclosing
 from pathlib import Path
 
 from agent.jobs import spec as specs
-from agent.jobs.means import BATCH_MODULE, TRAINING_MODULE, Means, PowerMeter, completed
+from agent.jobs.means import BATCH_MODULE, TRAINING_MODULE, Means, completed
 from agent.jobs.speech import spoken
-from agent.memory.arbiter import Decision
+from agent.jobs.trial import Trial
 from agent.workers import watchdog
 from agent.workers.channel import FrameError
 from agent.workers.process import Exit, Worker
@@ -45,33 +46,6 @@ _ERRORS: dict[job_pb2.Cause.ValueType, type[errors.NanofleetError]] = {
 }
 
 
-class _Rehearsed:
-    """A rehearsal before the arbiter: measured, so it makes room for nobody, and does not rest; a
-    board that runs out of memory ends it."""
-
-    yields = False
-    may_rest = False
-    worker: Worker[TrainingReport] | None = None
-
-    async def suspend(self) -> None:
-        """Nothing to give back that would not spoil what is measured."""
-
-    async def resume(self) -> None:
-        """It never rested."""
-
-    async def vacate(self) -> None:
-        """Nothing of it is kept."""
-        if self.worker is not None:
-            self.worker.kill()
-            await self.worker.wait()
-
-    async def tell(self, decision: Decision) -> None:
-        """A rehearsal has no journal; its client hears how it ended."""
-
-    async def tell_waiting(self, why: str) -> None:
-        """Nor of its beginning."""
-
-
 class Rehearsals:
     """``turn`` is held by whoever works. ``accept`` raises what a submission of the spec would be
     refused with."""
@@ -87,11 +61,11 @@ class Rehearsals:
         self._scratch = scratch
         self._turn = turn
         self._accept = accept
-        self._trainee = _Rehearsed()
         shutil.rmtree(scratch, ignore_errors=True)
 
     async def plan(self, spec: bytes) -> AsyncGenerator[PlanJobResponse, None]:
-        """The checks as they pass, then the plan. Raises the error of the first that does not."""
+        """The checks as they pass, then the plan; in between, that it rests and goes on. Raises the
+        error of the first check that does not pass."""
         job = specs.parsed(spec)
         await asyncio.to_thread(self._accept, job)
         if self._turn.locked():
@@ -109,52 +83,65 @@ class Rehearsals:
                 retry_after_s=_AGAIN_S,
             )
         async with self._turn:
+            said: asyncio.Queue[PlanJobResponse | None] = asyncio.Queue()
+            working = asyncio.create_task(self._work(job, said), name="rehearsal")
             try:
-                steps = self._generated if job.HasField("generate") else self._rehearsed
-                async with aclosing(steps(job)) as responses:
-                    async for response in responses:
-                        yield response
+                while (response := await said.get()) is not None:
+                    yield response
+                await working
             finally:
+                working.cancel()
+                await asyncio.wait({working})
                 self._means.leave()
                 shutil.rmtree(self._scratch, ignore_errors=True)
 
-    async def _rehearsed(self, job: job_pb2.JobSpec) -> AsyncGenerator[PlanJobResponse, None]:
-        means = self._means
+    async def _work(self, job: JobSpec, said: "asyncio.Queue[PlanJobResponse | None]") -> None:
+        """Decisions come at any time, between the responses."""
+        trial = Trial(
+            lambda told: said.put_nowait(PlanJobResponse(decided=told)), self._means.energy_j
+        )
+        steps = self._generated if job.HasField("generate") else self._rehearsed
+        try:
+            async with aclosing(steps(job, trial)) as responses:
+                async for response in responses:
+                    said.put_nowait(response)
+        finally:
+            said.put_nowait(None)
+
+    async def _rehearsed(self, job: JobSpec, trial: Trial) -> AsyncGenerator[PlanJobResponse, None]:
+        means, done = self._means, TrainingRehearsed()
         await asyncio.to_thread(durable.make_folder, self._scratch)
         start = await means.start_of(job.name, job.train, self._scratch / "job")
         base = Path(start.base_path)
-        await means.enter(base, job, self._trainee)
-        meter, done = PowerMeter(means.energy_j), TrainingRehearsed()
+        await means.enter(base, _unlimited(job), trial)
         rehearse = TrainingCommand(rehearse=RehearseTraining(start=start))
-        async with aclosing(self._worked(TRAINING_MODULE, rehearse)) as reports:
+        async with aclosing(self._worked(TRAINING_MODULE, rehearse, trial)) as reports:
             async for report in reports:
                 if report.HasField("rehearsed"):
                     done = report.rehearsed
                 else:
                     yield PlanJobResponse(check=report.check)
-        power_w = meter.power_w()
         log = self._scratch / "inference.log"
         yield PlanJobResponse(check=await spoken(means, base, Path(done.adapter_path), log))
-        yield PlanJobResponse(plan=completed(done.plan, means, power_w))
+        yield PlanJobResponse(plan=completed(done.plan, means, trial.power_w))
 
-    async def _generated(self, job: JobSpec) -> AsyncGenerator[PlanJobResponse, None]:
+    async def _generated(self, job: JobSpec, trial: Trial) -> AsyncGenerator[PlanJobResponse, None]:
         means = self._means
         await asyncio.to_thread(durable.make_folder, self._scratch)
         start = await means.generating(job.generate, self._scratch / "job")
         start.rehearse = True
-        await means.enter(Path(start.base_path), job, self._trainee)
-        meter = PowerMeter(means.energy_j)
+        await means.enter(Path(start.base_path), _unlimited(job), trial)
         command = TrainingCommand(generate=start)
-        async with aclosing(self._worked(BATCH_MODULE, command)) as reports:
+        async with aclosing(self._worked(BATCH_MODULE, command, trial)) as reports:
             async for report in reports:
                 if report.HasField("rehearsed"):
-                    plan = completed(report.rehearsed.plan, means, meter.power_w())
+                    plan = completed(report.rehearsed.plan, means, trial.power_w)
                     yield PlanJobResponse(plan=plan)
                 else:
                     yield PlanJobResponse(check=report.check)
 
     async def _worked(
-        self, module: str, rehearse: TrainingCommand
+        self, module: str, rehearse: TrainingCommand, trial: Trial
     ) -> AsyncGenerator[TrainingReport, None]:
         """The worker's checks, and TrainingRehearsed at the end."""
         means = self._means
@@ -162,14 +149,16 @@ class Rehearsals:
             module, TrainingReport, self._scratch / "worker.log",
             name="training", group=means.limit("training"),
         )  # fmt: skip
-        self._trainee.worker = worker
         try:
-            await worker.send(rehearse)
+            await trial.begin(worker, rehearse)
             last = TrainingReport()
-            async with watchdog.watching(worker, limits=means.watch) as watching:
+            async with watchdog.watching(
+                worker, lambda: trial.rests, limits=means.watch
+            ) as watching:
                 async for report in worker.reports():
                     watching.reports += 1
                     last = report
+                    trial.note(report)
                     if report.WhichOneof("report") in ("check", "rehearsed"):
                         yield report
             if watching.hung:
@@ -181,10 +170,26 @@ class Rehearsals:
                 f"The rehearsing worker sent what is no report: {error}."
             ) from None
         finally:
-            self._trainee.worker = None
+            trial.end()
             await _end(worker)
-        if not last.HasField("rehearsed"):
-            raise _failure(last.failed if last.HasField("failed") else _death(exit))
+        if last.HasField("rehearsed"):
+            return
+        if trial.stopped:
+            raise errors.Busy(
+                "The rehearsal was stopped.",
+                why=trial.stopped,
+                fix="Try again later, or plan for another device.",
+                retry_after_s=_AGAIN_S,
+            )
+        raise _failure(last.failed if last.HasField("failed") else _death(exit))
+
+
+def _unlimited(job: JobSpec) -> JobSpec:
+    """Only the device's limits hold: the job's own hours are no time at which nobody may plan."""
+    found = JobSpec()
+    found.CopyFrom(job)
+    found.ClearField("limits")
+    return found
 
 
 async def _end(worker: Worker[TrainingReport]) -> None:

@@ -42,7 +42,7 @@ class Phase(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Job:
     """``yields``: whether it makes room for a request; ``rested``: whether it was suspended for a
-    rest, and for nobody."""
+    rest, and for nobody, or has waited for one's end."""
 
     claim: Claim
     phase: Phase
@@ -212,9 +212,8 @@ def _train(seen: Observation, policy: Policy) -> Decision | None:
     if seen.available_bytes - more_bytes < policy.floor_bytes:
         return None
     room = _beside(seen.budget, job.claim, [model.claim] if model else [])
-    if job.phase is Phase.WAITING:
-        return Decision(Act.START_JOB, room)
-    return Decision(Act.RESUME_JOB, f"What it rested for is over. {room}" if job.rested else room)
+    act = Act.START_JOB if job.phase is Phase.WAITING else Act.RESUME_JOB
+    return Decision(act, f"What it rested for is over. {room}" if job.rested else room)
 
 
 def _tidy(seen: Observation, policy: Policy) -> Decision | None:

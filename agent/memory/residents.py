@@ -12,7 +12,6 @@ also across restarts (calibration.py).
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,11 +67,6 @@ class Trainee(Protocol):
     @property
     def yields(self) -> bool:
         """Whether it makes room for a request."""
-        ...
-
-    @property
-    def may_rest(self) -> bool:
-        """Whether the operating limits concern it."""
         ...
 
     async def suspend(self) -> None:
@@ -222,6 +216,7 @@ class Residents:
         why = waits_for(seen, self._policy)
         _LOG.info("%s: %s", waiting.claim.owner, why)
         if seen.rest:
+            waiting.rested = True
             await waiting.trainee.tell_waiting(why)
         return why
 
@@ -371,7 +366,7 @@ class Residents:
         if training is not None:
             yields = training.trainee.yields
             job = Job(training.claim, training.phase, yields, training.rested)
-            rest = self._rest(training.spec) if training.trainee.may_rest else ""
+            rest = self._rest(training.spec)
         return Observation(
             self.budget,
             reading.available_bytes,
@@ -400,7 +395,9 @@ class Residents:
             case Act.UNLOAD_MODEL if self._server:
                 await self._server.unload_idle(decision.reason)
             case Act.START_JOB if training:
-                training.phase = Phase.RUNNING
+                if training.rested:
+                    await training.trainee.tell(decision)
+                training.phase, training.rested = Phase.RUNNING, False
             case Act.REFUSE_JOB if training:
                 training.refusal = decision.reason
                 self._training = None
@@ -418,7 +415,11 @@ class Residents:
                 await training.left.wait()
 
     async def _wait(self) -> None:
-        """Until something changes, or a second has passed."""
+        """Until something changes, or a second has passed. Before Python 3.12 wait_for takes no
+        notice of a cancellation that comes together with the change."""
         self._changed.clear()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), _PERIOD_S)
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({changed}, timeout=_PERIOD_S)
+        finally:
+            changed.cancel()

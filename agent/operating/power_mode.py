@@ -18,6 +18,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from artifacts import durable
@@ -29,7 +30,8 @@ FILE = "power.json"
 CLOCKS_FILE = "jetson_clocks.conf"
 # Where NVIDIA puts them, beside what PATH says: a service may have a short one.
 _FOLDERS = "/usr/sbin:/usr/bin"
-_PATIENCE_S = 30.0
+# For one call of them.
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,25 @@ class _Failed(Exception):
 
 
 class PowerMode:
-    """``mode`` and ``pin`` as agent.toml says: a name or number, and whether to pin the clocks."""
+    """``mode`` and ``pin`` as agent.toml says: a name or number, and whether to pin the clocks.
+    A program that takes longer than ``patience_s`` is killed, and has failed."""
 
-    def __init__(self, state: Path, root: Path, boot_id: str, mode: str, pin: bool) -> None:
+    def __init__(
+        self,
+        state: Path,
+        root: Path,
+        boot_id: str,
+        mode: str,
+        pin: bool,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._path = state / FILE
         self._clocks_path = state / CLOCKS_FILE
         self._root = root
         self._boot_id = boot_id
         self._mode = mode
         self._pin = pin
+        self._run = partial(_run, patience_s)
 
     async def take(self) -> Sequence[str]:
         """For a job that begins."""
@@ -82,7 +94,7 @@ class PowerMode:
             return []
         await asyncio.to_thread(self._keep, Note(self._boot_id, before, target, clocks=False))
         try:
-            answer = await _run("nvpmodel", "-m", str(target))
+            answer = await self._run("nvpmodel", "-m", str(target))
         except _Failed as error:
             answer = str(error)
         if await self._now() != target:
@@ -98,10 +110,10 @@ class PowerMode:
         if clocks.read_pinned(clocks.find_policies(self._root), find_gpu(self._root)):
             return []
         self._clocks_path.unlink(missing_ok=True)  # It would ask before it writes over one.
-        await _run("jetson_clocks", "--store", str(self._clocks_path))
+        await self._run("jetson_clocks", "--store", str(self._clocks_path))
         note = self._note() or Note(self._boot_id, None, None, clocks=False)
         await asyncio.to_thread(self._keep, replace(note, clocks=True))
-        await _run("jetson_clocks")
+        await self._run("jetson_clocks")
         return ["Clocks are pinned for this job by jetson_clocks."]
 
     async def _give_back(self) -> list[str]:
@@ -115,7 +127,7 @@ class PowerMode:
             if pinned is False:
                 said.append("The clocks stay as another hand has left them.")
             else:
-                await _run("jetson_clocks", "--restore", str(self._clocks_path))
+                await self._run("jetson_clocks", "--restore", str(self._clocks_path))
                 said.append("The clocks are free again.")
         if note.mode_before is not None:
             said += await self._give_mode_back(note, note.mode_before)
@@ -128,13 +140,13 @@ class PowerMode:
             return []
         if now != note.mode_set:
             return [f"The power mode stays {self._named(now)}, which another hand has chosen."]
-        answer = await _run("nvpmodel", "-m", str(before))
+        answer = await self._run("nvpmodel", "-m", str(before))
         if await self._now() != before:
             raise _Failed(f"nvpmodel did not go back to {self._named(before)}. {answer}".strip())
         return [f"The power mode is {self._named(before)} again."]
 
     async def _now(self) -> int:
-        answer = await _run("nvpmodel", "-q")
+        answer = await self._run("nvpmodel", "-q")
         mode = clocks.answered_mode(answer)
         if mode is None:
             raise _Failed(f"nvpmodel -q does not tell the power mode: {answer[-200:]!r}.")
@@ -179,7 +191,7 @@ async def _told(act: Callable[[], Awaitable[list[str]]]) -> list[str]:
         return [f"Power: {error}"]
 
 
-async def _run(name: str, *arguments: str) -> str:
+async def _run(patience_s: float, name: str, *arguments: str) -> str:
     """What the program prints; raises _Failed when it is missing, fails or hangs."""
     program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_FOLDERS}")
     if program is None:
@@ -197,9 +209,9 @@ async def _run(name: str, *arguments: str) -> str:
     )
     said = " ".join((name, *arguments))
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _PATIENCE_S)
+        output, _ = await asyncio.wait_for(process.communicate(), patience_s)
     except asyncio.TimeoutError:
-        raise _Failed(f"{said} has not ended within {_PATIENCE_S:.0f} s, and was killed.") from None
+        raise _Failed(f"{said} has not ended within {patience_s:g} s, and was killed.") from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

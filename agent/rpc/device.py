@@ -27,6 +27,8 @@ CAPABILITIES = ("base:gguf/q8_0", "base:gguf/qint8", "base:gguf/q4_0", "base:ggu
                 "train:float32", "adapter:peft+gguf", "generate:jsonl+zstd",
                 "jobs:lease", "jobs:limits")  # fmt: skip
 
+_FRESH_NS = 60 * 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
@@ -81,6 +83,7 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             active_jobs=active,
             capabilities=CAPABILITIES,
         )
+        self._add_telemetry(device)
         return device_pb2.GetDeviceResponse(device=device)
 
     async def ListEvents(  # noqa: N802
@@ -113,6 +116,18 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             for trip in zone.trips:
                 shown.trips.add(kind=trip.kind, celsius=trip.celsius)
         return board
+
+    def _add_telemetry(self, device: device_pb2.Device) -> None:
+        """What changes too fast to be a fact of the board."""
+        sample = self._ring.newest()
+        if sample is None or sample.boot_id != device.boot_id:
+            return
+        if device.boottime_ns - sample.boottime_ns > _FRESH_NS:
+            return
+        if sample.HasField("supply"):
+            device.supply.CopyFrom(sample.supply)
+        if sample.memory.HasField("swap_in_bytes_per_s"):
+            device.swap_in_bytes_per_s = sample.memory.swap_in_bytes_per_s
 
     def _storage(self) -> device_pb2.Storage:
         disk = shutil.disk_usage(self._facts.state)

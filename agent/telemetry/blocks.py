@@ -1,13 +1,15 @@
 """The bytes of the telemetry ring: blocks of checksummed records. Pure: no file, no clock.
 
-    block  := magic number(u64) first_seq(u64) checksum(u32)  record*  zeros
-    record := mark length(u32) seq(u64) checksum(u32) sample
+    block  := kind number(u64) first_seq(u64) checksum(u32)  record*  zeros
+    record := mark length(u32) seq(u64) checksum(u32) content
 
-A block is 64 KiB and holds a hundred samples or more, each as long as it needs; records do not
-cross blocks. A reader takes every record whose checksum is right, and looks for the next mark after
-one that is not: damage costs the samples that it hit and no other.
+A block is 64 KiB and holds one kind of records: samples, a hundred of them or more, or batches of
+samples (columns.py), whose ``seq`` is that of their newest. Each is as long as it needs; records do
+not cross blocks. A reader takes every record whose checksum is right, and looks for the next mark
+after one that is not: damage costs the records that it hit and no other.
 """
 
+import enum
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,7 +17,6 @@ from dataclasses import dataclass
 
 BLOCK_BYTES = 1 << 16
 
-_MAGIC = b"nfB1"
 _BLOCK = struct.Struct("<4sQQI")
 _MARK = b"\xf1nfR"
 _RECORD = struct.Struct("<4sIQI")
@@ -23,12 +24,21 @@ _CHECKED = struct.Struct("<QQ")
 
 BLOCK_HEADER_BYTES = _BLOCK.size
 RECORD_HEADER_BYTES = _RECORD.size
-LONGEST_SAMPLE_BYTES = BLOCK_BYTES - BLOCK_HEADER_BYTES - RECORD_HEADER_BYTES
+LONGEST_RECORD_BYTES = BLOCK_BYTES - BLOCK_HEADER_BYTES - RECORD_HEADER_BYTES
+
+
+class BlockKind(enum.Enum):
+    SAMPLES = b"nfB1"
+    BATCHES = b"nfC1"
+
+
+_KINDS = frozenset(kind.value for kind in BlockKind)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockHeader:
-    # Counts the blocks ever begun: block k lies at place k modulo the number of places.
+    kind: BlockKind
+    # Counts the blocks of this kind ever begun.
     number: int
     first_seq: int
 
@@ -36,30 +46,30 @@ class BlockHeader:
 @dataclass(frozen=True, slots=True)
 class Record:
     seq: int
-    sample: bytes
+    content: bytes
     # Where the next record of the block begins.
     end: int
 
 
 def pack_header(header: BlockHeader) -> bytes:
-    number, first_seq = header.number, header.first_seq
-    return _BLOCK.pack(_MAGIC, number, first_seq, _checksum(number, first_seq, _MAGIC))
+    kind, number, first_seq = header.kind.value, header.number, header.first_seq
+    return _BLOCK.pack(kind, number, first_seq, _checksum(number, first_seq, kind))
 
 
 def parse_header(data: bytes) -> BlockHeader | None:
     """The header of the block that begins with ``data``; None when it is no block."""
     if len(data) < _BLOCK.size:
         return None
-    magic, number, first_seq, checksum = _BLOCK.unpack_from(data)
-    if magic != _MAGIC or checksum != _checksum(number, first_seq, _MAGIC):
+    kind, number, first_seq, checksum = _BLOCK.unpack_from(data)
+    if kind not in _KINDS or checksum != _checksum(number, first_seq, kind):
         return None
-    return BlockHeader(number, first_seq)
+    return BlockHeader(BlockKind(kind), number, first_seq)
 
 
-def pack_record(seq: int, sample: bytes) -> bytes:
-    if len(sample) > LONGEST_SAMPLE_BYTES:
-        raise ValueError(f"a sample of {len(sample)} bytes is longer than a block can hold")
-    return _RECORD.pack(_MARK, len(sample), seq, _checksum(len(sample), seq, sample)) + sample
+def pack_record(seq: int, content: bytes) -> bytes:
+    if len(content) > LONGEST_RECORD_BYTES:
+        raise ValueError(f"a record of {len(content)} bytes is longer than a block can hold")
+    return _RECORD.pack(_MARK, len(content), seq, _checksum(len(content), seq, content)) + content
 
 
 def parse_records(block: bytes) -> Iterator[Record]:
@@ -79,10 +89,10 @@ def _record_at(block: bytes, position: int) -> Record | None:
     if start > len(block):
         return None
     _, length, seq, checksum = _RECORD.unpack_from(block, position)
-    sample = block[start : start + length]
-    if len(sample) < length or checksum != _checksum(length, seq, sample):
+    content = block[start : start + length]
+    if len(content) < length or checksum != _checksum(length, seq, content):
         return None
-    return Record(seq, sample, start + length)
+    return Record(seq, content, start + length)
 
 
 def _checksum(first: int, second: int, data: bytes) -> int:

@@ -30,14 +30,14 @@ class BoardSensors:
         self._looks = 0
         self._observed = Observed()
         self._find()
-        self._read_state()
+        self.read_state()
 
     def look(self) -> None:
         self._looks += 1
         if self._looks % SENSORS_FOUND_EVERY == 0:
             self._find()
         if self._looks % STATE_READ_EVERY == 0:
-            self._read_state()
+            self.read_state()
         self._observed = self._beside() or Observed()
 
     def power(self) -> power.PowerReading | None:
@@ -141,7 +141,8 @@ class BoardSensors:
         self._counters = throttling.find_counters(self._root)
         self._supplies = supply.find_supplies(self._root)
 
-    def _read_state(self) -> None:
+    def read_state(self) -> None:
+        """What a person changes."""
         self._mode = clocks.read_power_mode(self._root)
         self._pinned = clocks.read_pinned(self._policies, self._gpu)
         self._cores_online = clocks.read_cores_online(self._root)

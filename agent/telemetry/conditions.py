@@ -23,7 +23,11 @@ def conditions_of(ring: TelemetryRing, job_id: str) -> Conditions:
 
 def _seen(sample: TelemetrySample, job_id: str) -> Conditions:
     worker = next(worker for worker in sample.workers if worker.job_id == job_id)
-    found = Conditions(rss_bytes=worker.rss_bytes, anonymous_bytes=worker.anonymous_bytes)
+    found = Conditions(
+        rss_bytes=worker.rss_bytes,
+        anonymous_bytes=worker.anonymous_bytes,
+        simulated=sample.simulated,
+    )
     if worker.HasField("step"):
         found.step = worker.step
         found.total_steps = worker.total_steps

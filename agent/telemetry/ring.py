@@ -2,8 +2,16 @@
 
 The link to the controller may be cut for hours: the samples of that time are kept here and are
 replayed from any sequence number. A database would grow, and would sync on each insert; a ring of
-blocks (see blocks.py) writes each sample once, with one system call, and never needs more space
-than on its first day.
+blocks (see blocks.py) writes each sample with one system call, and never needs more space than on
+its first day.
+
+    samples    two blocks: a sample is written whole, as soon as there is one
+       │  the block is full: its samples become one batch (columns.py), a tenth of their bytes
+       ▼
+    batches    all other blocks: the day
+
+A block of samples is overwritten by the next but one, when its batch is on the disk: there is no
+moment at which a sample is nowhere. Damage to a batch costs its samples, two minutes.
 
 Writes go to the page cache: a killed agent loses nothing, and the next one goes on with the next
 number. A power cut loses what was not synced, at most MOST_UNSYNCED samples (a sync each second
@@ -12,7 +20,6 @@ controller has seen is never given to another sample.
 """
 
 import asyncio
-import bisect
 import logging
 import os
 from collections import deque
@@ -20,15 +27,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.telemetry import blocks
-from agent.telemetry.blocks import BLOCK_BYTES, BlockHeader
-from agent.telemetry.ring_file import open_ring, scan, stray_seq
+from agent.telemetry import columns
+from agent.telemetry.block_ring import BlockRing
+from agent.telemetry.blocks import BLOCK_BYTES, LONGEST_RECORD_BYTES, BlockHeader, BlockKind
+from agent.telemetry.ring_file import LEAST_PLACES, open_ring, places_of, stray_seq
 from artifacts.persisting import Point
 from protos.nanofleet.v1.telemetry_pb2 import TelemetrySample
 
-# A day at one sample a second of 400 to 700 bytes.
-CAPACITY_BYTES = 64 << 20
-# Samples since the last sync, at most: what a power cut may take.
+# A day at one sample a second, of 30 bytes at rest and 40 with workers and trembling sensors.
+CAPACITY_BYTES = 4 << 20
+# Such a one always becomes a batch that has room in a block.
+LONGEST_SAMPLE_BYTES = LONGEST_RECORD_BYTES // 2
+# Records since the last sync, at most: what a power cut may take.
 MOST_UNSYNCED = 120
 # Samples kept in memory for those who watch live.
 RECENT = 120
@@ -44,17 +54,27 @@ class TelemetryRing:
 
         Raises DiskFull when there is no room for the file.
         """
-        self._path = path
-        self._places = max(2, capacity_bytes // BLOCK_BYTES)
-        self._descriptor = open_ring(path, self._places)
-        self._blocks = scan(self._descriptor, self._places)
-        self._newest_seq = stray_seq(self._descriptor, self._places)
-        self._end = BLOCK_BYTES
+        places = max(LEAST_PLACES, capacity_bytes // BLOCK_BYTES)
+        descriptor = self._descriptor = open_ring(path, places)
+        self._samples, self._batches = (
+            BlockRing(descriptor, kind, places_of(kind, places))
+            for kind in (BlockKind.SAMPLES, BlockKind.BATCHES)
+        )
+        used = self._samples.used_places | self._batches.used_places
+        self._newest_seq = max(
+            self._samples.newest_seq,
+            self._batches.newest_seq,
+            stray_seq(descriptor, places, used),
+        )
         self._recent: deque[TelemetrySample] = deque(maxlen=RECENT)
         self._appended = asyncio.Event()
-        self._written = self._synced = 0
+        # Records: all that were written, up to the last sync, and up to the last batch.
+        self._written = self._synced = self._batched = 0
         self._failing: set[str] = set()
-        self._find_end()
+        # Not yet batched when the power was cut.
+        with self._told_once("write", "samples of before are not kept on disk"):
+            for header in self._samples.blocks[:-1]:
+                self._make_batch(header)
 
     @property
     def newest_seq(self) -> int:
@@ -69,9 +89,12 @@ class TelemetryRing:
     def append(self, sample: TelemetrySample) -> TelemetrySample:
         """Keeps ``sample``, gives it the next number, wakes those who wait; returns it."""
         sample.seq = self._next_seq(sample.boot_id)
+        content = sample.SerializeToString()
+        if len(content) > LONGEST_SAMPLE_BYTES:
+            raise ValueError(f"a sample of {len(content)} bytes is longer than a block can hold")
         # Those who watch live still get it; those who replay see the gap in the numbers.
         with self._told_once("write", f"samples from {sample.seq} on are not kept on disk"):
-            self._write(sample.seq, sample.SerializeToString())
+            self._write(sample.seq, content)
         self._newest_seq = sample.seq
         self._recent.append(sample)
         if self._written - self._synced >= MOST_UNSYNCED:
@@ -83,7 +106,7 @@ class TelemetryRing:
     def after(self, seq: int) -> Iterator[TelemetrySample]:
         """The samples with greater numbers, oldest first, up to the newest.
 
-        One block is read at a time. A reader that the ring has overtaken goes on with the oldest
+        One batch is read at a time. A reader that the ring has overtaken goes on with the oldest
         sample that is left.
         """
         while seq < self._newest_seq:
@@ -131,32 +154,24 @@ class TelemetryRing:
             return self._newest_seq + 1 + MOST_UNSYNCED
         return self._newest_seq + 1
 
-    def _write(self, seq: int, sample: bytes) -> None:
-        record = blocks.pack_record(seq, sample)
-        if self._end + len(record) > BLOCK_BYTES:
-            self._begin_block(seq, record)
-        else:
-            os.pwrite(self._descriptor, record, self._offset(self._blocks[-1].number) + self._end)
-            self._end += len(record)
+    def _write(self, seq: int, content: bytes) -> None:
+        if not self._samples.has_room(len(content)) and self._samples.blocks:
+            # The next block overwrites the one before this, whose batch must be safe by then.
+            if self._synced < self._batched:
+                self.sync()
+            self._make_batch(self._samples.blocks[-1])
+        self._samples.append(seq, seq, content)
         self._written += 1
 
-    def _begin_block(self, seq: int, record: bytes) -> None:
-        """Overwrites the oldest block, whole: nothing of it can be taken for a newer record."""
-        header = BlockHeader(self._blocks[-1].number + 1 if self._blocks else 0, seq)
-        data = blocks.pack_header(header) + record
-        os.pwrite(self._descriptor, data.ljust(BLOCK_BYTES, b"\0"), self._offset(header.number))
-        self._blocks = [*self._blocks[1 - self._places :], header]
-        self._end = len(data)
-
-    def _find_end(self) -> None:
-        """Sets the newest number and where the next record goes, from what is on the disk."""
-        for header in reversed(self._blocks):
-            last = max(self._records(header), key=lambda record: record.seq, default=None)
-            if last is not None:
-                self._newest_seq = max(self._newest_seq, last.seq)
-                # A newest block whose records are damaged is closed, not continued.
-                self._end = last.end if header is self._blocks[-1] else BLOCK_BYTES
-                return
+    def _make_batch(self, header: BlockHeader) -> None:
+        """Of the samples of a block that are in none yet."""
+        newest = self._batches.newest_seq
+        found = [record for record in self._samples.records(header) if record.seq > newest]
+        samples = [TelemetrySample.FromString(record.content) for record in found]
+        for first, last, content in columns.pack_within(LONGEST_RECORD_BYTES, samples):
+            self._batches.append(first, last, content)
+            self._written += 1
+            self._batched = self._written
 
     def _from_memory(self, seq: int) -> list[TelemetrySample]:
         if not self._recent or seq < self._recent[0].seq - 1:
@@ -164,17 +179,9 @@ class TelemetryRing:
         return [sample for sample in self._recent if sample.seq > seq]
 
     def _from_disk(self, seq: int) -> list[TelemetrySample]:
-        """The samples of the first block that has any after ``seq``."""
-        start = bisect.bisect_right(self._blocks, seq + 1, key=lambda header: header.first_seq)
-        for header in self._blocks[max(0, start - 1) :]:
-            found = [record.sample for record in self._records(header) if record.seq > seq]
-            if found:
-                return [TelemetrySample.FromString(sample) for sample in found]
+        """The samples after ``seq`` of the first batch that has any, or of the first block."""
+        for batches in self._batches.after(seq):
+            return [one for one in columns.unpack(batches[0].content) if one.seq > seq]
+        for records in self._samples.after(seq):
+            return [TelemetrySample.FromString(record.content) for record in records]
         return []
-
-    def _records(self, header: BlockHeader) -> list[blocks.Record]:
-        data = os.pread(self._descriptor, BLOCK_BYTES, self._offset(header.number))
-        return list(blocks.parse_records(data)) if blocks.parse_header(data) == header else []
-
-    def _offset(self, number: int) -> int:
-        return number % self._places * BLOCK_BYTES

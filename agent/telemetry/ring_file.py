@@ -1,22 +1,35 @@
 """The telemetry ring's file: made, found again, and changed to another capacity.
 
-The file is nothing but its blocks, block k at place k modulo the number of places; its size tells
-how many places there are. What is no block is free: a new file, a damaged one, a foreign one.
+The file is nothing but its blocks; its size tells how many places there are. The first two are for
+single samples, all others for batches. What is no block is free: a new file, a damaged one, a
+foreign one.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from agent.telemetry.blocks import (
     BLOCK_BYTES,
     BLOCK_HEADER_BYTES,
     BlockHeader,
+    BlockKind,
     parse_header,
     parse_records,
 )
 from artifacts import durable
 from artifacts.persisting import Point
 from protos.errors import DiskFull
+
+SAMPLE_PLACES = 2
+LEAST_PLACES = 2 * SAMPLE_PLACES
+
+
+def places_of(kind: BlockKind, places: int) -> range:
+    """Those that are for blocks of this kind, of ``places`` in all."""
+    if kind is BlockKind.SAMPLES:
+        return range(SAMPLE_PLACES)
+    return range(SAMPLE_PLACES, places)
 
 
 def open_ring(path: Path, places: int) -> int:
@@ -41,35 +54,30 @@ def open_ring(path: Path, places: int) -> int:
     return descriptor
 
 
-def scan(descriptor: int, places: int) -> list[BlockHeader]:
-    """The headers of the blocks that belong together, oldest first."""
-    found = {}
-    for place in range(places):
-        header = parse_header(os.pread(descriptor, BLOCK_HEADER_BYTES, place * BLOCK_BYTES))
-        if header is not None and header.number % places == place:
-            found[header.number] = header
-    newest = max(found, default=0)
-    return [found[number] for number in sorted(found) if number > newest - places]
-
-
-def stray_seq(descriptor: int, places: int) -> int:
-    """The highest number in blocks whose header is damaged: they are lost, and it was given."""
+def stray_seq(descriptor: int, places: int, used: Collection[int]) -> int:
+    """The highest number in blocks that are not used, because their header is damaged or another
+    agent has put them there: they are lost, and the number was given."""
     highest = 0
     for place in range(places):
-        start = os.pread(descriptor, BLOCK_HEADER_BYTES, place * BLOCK_BYTES)
-        if any(start) and parse_header(start) is None:
-            block = os.pread(descriptor, BLOCK_BYTES, place * BLOCK_BYTES)
-            highest = max([highest, *(record.seq for record in parse_records(block))])
+        if place in used or not any(os.pread(descriptor, BLOCK_HEADER_BYTES, place * BLOCK_BYTES)):
+            continue
+        block = os.pread(descriptor, BLOCK_BYTES, place * BLOCK_BYTES)
+        highest = max([highest, *(record.seq for record in parse_records(block))])
     return highest
 
 
 def _rewrite(descriptor: int, path: Path, places: int) -> None:
     """Replaces the file by one with other places that has the newest of its blocks."""
-    old_places = os.fstat(descriptor).st_size // BLOCK_BYTES
-    kept = scan(descriptor, old_places)[-places:]
+    found: dict[BlockKind, list[tuple[BlockHeader, int]]] = {kind: [] for kind in BlockKind}
+    for place in range(os.fstat(descriptor).st_size // BLOCK_BYTES):
+        header = parse_header(os.pread(descriptor, BLOCK_HEADER_BYTES, place * BLOCK_BYTES))
+        if header is not None:
+            found[header.kind].append((header, place))
     with durable.replacing(path, Point.RING_RESIZED) as file:
         file.truncate(places * BLOCK_BYTES)
-        for header in kept:
-            block = os.pread(descriptor, BLOCK_BYTES, header.number % old_places * BLOCK_BYTES)
-            file.seek(header.number % places * BLOCK_BYTES)
-            file.write(block)
+        for kind, headers in found.items():
+            new = places_of(kind, places)
+            headers.sort(key=lambda one: one[0].number)
+            for header, place in headers[-len(new) :]:
+                file.seek(new[header.number % len(new)] * BLOCK_BYTES)
+                file.write(os.pread(descriptor, BLOCK_BYTES, place * BLOCK_BYTES))

@@ -136,7 +136,8 @@ class Sampler:
         read = self._board.power()
         sample = self._counted(now_ns) if read is None else self._sensed(now_ns, read)
         if sample is not None and self.energy.total_j is not None:
-            sample.energy_j = self.energy.total_j
+            # Thousandths are more than any sensor tells, and are short in the ring.
+            sample.energy_j = round(self.energy.total_j, 3)
         return sample
 
     def _sensed(self, now_ns: int, read: power.PowerReading) -> telemetry_pb2.PowerSample:

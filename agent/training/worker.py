@@ -4,8 +4,9 @@
 
 Reads StartTraining, then obeys pause, resume and stop between micro-steps. Its last report is
 TrainingFinished, TrainingStopped or WorkerFailed. RehearseTraining tries it all out instead (see
-preflight.py). It attaches to its agent before anything heavy is imported, and has the dataset
-tokenised by a child that is gone before torch is loaded.
+preflight.py), as obediently, and ends with TrainingRehearsed. It attaches to its agent before
+anything heavy is imported, and has the dataset tokenised by a child that is gone before torch is
+loaded.
 """
 
 import os
@@ -96,8 +97,8 @@ def _rehearse(
     from agent.training.session import Session
 
     def report_some(report: worker_pb2.TrainingReport) -> None:
-        """What is no part of the job's own story, which a rehearsal does not tell."""
-        if report.HasField("log") or report.HasField("beat"):
+        """The others are of a job, which this is not."""
+        if report.WhichOneof("report") in ("log", "beat", "paused", "resumed", "stopped"):
             reports.write(report)
 
     rehearsal = Rehearsal(start, base, tokens, tokenised_s, reports.write)

@@ -13,6 +13,7 @@ gRPC's descriptors.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -30,6 +31,8 @@ from agent.workers.limits import Group, counter
 from agent.workers.log import BoundedLog
 from artifacts import headroom
 from protos.errors import WorkerFailed
+
+_LOG = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
@@ -89,6 +92,13 @@ class Worker(Generic[M]):
             await self._commands.drain()
         except OSError:
             raise WorkerFailed("The worker does not take commands any more.") from None
+
+    async def order(self, command: Message) -> None:
+        """As ``send``; a worker that is gone is noticed at the other end of the pipe."""
+        try:
+            await self.send(command)
+        except WorkerFailed as error:
+            _LOG.info("worker %d: %s", self.pid, error)
 
     def reports(self) -> AsyncIterator[M]:
         """What it reports, until it closes its end of the pipe or dies."""

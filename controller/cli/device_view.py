@@ -128,7 +128,9 @@ def _details(device: device_pb2.Device) -> list[tuple[str, Cell]]:
         ("power mode", _power_mode(board)),
         ("heat", _limits(board)),
         ("cpu", f"{board.cpu_count} cores" if board.cpu_count else ""),
+        ("supply", _supply(device)),
         ("memory", _memory(device)),
+        ("swap-in", _swap_in(device)),
         (
             "storage",
             f"{units.size(storage.free_bytes)} free of {units.size(storage.total_bytes)},"
@@ -183,6 +185,24 @@ def _limits(board: device_pb2.Board) -> str:
 def _memory(device: device_pb2.Device) -> str:
     total = units.size(device.board.memory_total_bytes or None)
     return f"{total}, of which {units.size(device.memory_budget_bytes or None)} for workers"
+
+
+def _supply(device: device_pb2.Device) -> str:
+    """Absent where the kernel knows nothing of it, as on most boards."""
+    told = device.supply
+    if not device.HasField("supply"):
+        return ""
+    return units.supply(
+        told.on_mains if told.HasField("on_mains") else None,
+        told.battery_percent if told.HasField("battery_percent") else None,
+    )
+
+
+def _swap_in(device: device_pb2.Device) -> str:
+    """Absent where the kernel does not count it."""
+    if not device.HasField("swap_in_bytes_per_s"):
+        return ""
+    return units.speed(device.swap_in_bytes_per_s, 1)
 
 
 def _loaded(device: device_pb2.Device) -> str:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-_COLUMNS = ("DEVICE", "STATE", "MEMORY", "POWER", "TEMP", "TOK/S", "JOB", "STEP", "LOSS", "TO GO")
-_RIGHT = {"POWER", "TEMP", "TOK/S", "STEP", "LOSS", "TO GO"}
+_RIGHT = {"SWAP-IN", "POWER", "TEMP", "TOK/S", "STEP", "LOSS", "TO GO"}
+# Columns that are there only while some device has something to say in them.
+_AT_TIMES = {"SWAP-IN", "SUPPLY"}
 # From this width on there is room for longer bars and wider gaps.
 _WIDE = 100
 _MAX_PROBLEMS = 3
@@ -50,10 +51,12 @@ def frame(headline: str, rows: Sequence[Row], columns: int, lines: int) -> "Rend
     is_wide = columns >= _WIDE
     gap = 2 if is_wide else 1
     grid = Grid(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for name in _COLUMNS:
+    columns_of = _columns(rows)
+    for name in columns_of:
         grid.add_column(name, justify="right" if name in _RIGHT else "left")
     for row in shown[: len(shown) - hidden]:
-        grid.add_row(*_cells(row, _WIDE_BAR if is_wide else _NARROW_BAR))
+        cells = _cells(row, _WIDE_BAR if is_wide else _NARROW_BAR)
+        grid.add_row(*(cells[name] for name in columns_of))
     parts: list[RenderableType] = [Text(headline, style="bold"), Text(""), grid]
     if problems:
         parts.append(Text(""))
@@ -67,7 +70,9 @@ def frame(headline: str, rows: Sequence[Row], columns: int, lines: int) -> "Rend
 
 def table(rows: Sequence[Row]) -> Table:
     """The same for a pipe."""
-    return Table(_COLUMNS, [_texts(row) for row in ordered(rows)])
+    columns = _columns(rows)
+    texts = [_texts(row) for row in ordered(rows)]
+    return Table(columns, [[text[name] for name in columns] for text in texts])
 
 
 def memory_bar(used_bytes: int, total_bytes: int, width: int) -> "Text":
@@ -83,30 +88,49 @@ def memory_bar(used_bytes: int, total_bytes: int, width: int) -> "Text":
     return bar
 
 
-def _cells(row: Row, bar_width: int) -> list["Text"]:
+def _columns(rows: Sequence[Row]) -> list[str]:
+    texts = [_texts(row) for row in rows] or [_texts(Row(""))]
+    return [
+        name
+        for name in texts[0]
+        if name not in _AT_TIMES or any(text[name] != units.ABSENT for text in texts)
+    ]
+
+
+def _cells(row: Row, bar_width: int) -> dict[str, "Text"]:
     from rich.text import Text
 
-    texts = [Text(text, no_wrap=True, overflow="ellipsis") for text in _texts(row)]
-    texts[1].stylize(_STYLES[row.activity])
+    cells = {
+        name: Text(text, no_wrap=True, overflow="ellipsis") for name, text in _texts(row).items()
+    }
+    cells["STATE"].stylize(_STYLES[row.activity])
     if row.memory_used_bytes is not None and row.memory_total_bytes is not None:
-        texts[2] = memory_bar(row.memory_used_bytes, row.memory_total_bytes, bar_width)
-    return texts
+        cells["MEMORY"] = memory_bar(row.memory_used_bytes, row.memory_total_bytes, bar_width)
+    return cells
 
 
-def _texts(row: Row) -> list[str]:
+def _texts(row: Row) -> dict[str, str]:
+    """By the name of the column, in their order."""
     known = row.memory_used_bytes is not None and row.memory_total_bytes is not None
-    return [
-        row.device,
-        row.activity.value,
-        _memory(row.memory_used_bytes or 0, row.memory_total_bytes or 0) if known else units.ABSENT,
-        units.simulated(units.watts(row.power_mw), row.is_simulated),
-        units.simulated(units.celsius(row.temperature_c), row.is_simulated),
-        units.ABSENT if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}",
-        row.job or units.ABSENT,
-        units.ABSENT if row.step is None else f"{row.step}/{row.total_steps}",
-        units.ABSENT if row.loss is None else f"{row.loss:.3f}",
-        units.clock(row.time_to_go_s),
-    ]
+    memory = _memory(row.memory_used_bytes or 0, row.memory_total_bytes or 0)
+    supply = units.supply(row.on_mains, row.battery_percent)
+    return {
+        "DEVICE": row.device,
+        "STATE": row.activity.value,
+        "MEMORY": memory if known else units.ABSENT,
+        # Nothing that comes back is nothing to look at.
+        "SWAP-IN": units.speed(row.swap_in_bytes_per_s, 1)
+        if row.swap_in_bytes_per_s
+        else units.ABSENT,
+        "POWER": units.simulated(units.watts(row.power_mw), row.is_simulated),
+        "SUPPLY": units.simulated(supply, row.is_simulated),
+        "TEMP": units.simulated(units.celsius(row.temperature_c), row.is_simulated),
+        "TOK/S": units.ABSENT if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}",
+        "JOB": row.job or units.ABSENT,
+        "STEP": units.ABSENT if row.step is None else f"{row.step}/{row.total_steps}",
+        "LOSS": units.ABSENT if row.loss is None else f"{row.loss:.3f}",
+        "TO GO": units.clock(row.time_to_go_s),
+    }
 
 
 def _memory(used_bytes: int, total_bytes: int) -> str:

@@ -31,7 +31,10 @@ class Row:
     memory_total_bytes: int | None = None
     power_mw: int | None = None
     temperature_c: float | None = None
-    # Power, temperature and memory are those of a simulated board.
+    on_mains: bool | None = None
+    battery_percent: float | None = None
+    swap_in_bytes_per_s: float | None = None
+    # Power, temperature, supply and memory are those of a simulated board.
     is_simulated: bool = False
     tokens_per_s: float | None = None
     job_id: str = ""
@@ -45,7 +48,7 @@ class Row:
 
 def row_of(device: str, sample: telemetry_pb2.TelemetrySample, job_names: Mapping[str, str]) -> Row:
     """The row of a device that answers; a job that the controller does not know shows its id."""
-    memory = sample.memory
+    memory, supply = sample.memory, sample.supply
     row = Row(
         device=device,
         activity=Activity.IDLE,
@@ -53,6 +56,11 @@ def row_of(device: str, sample: telemetry_pb2.TelemetrySample, job_names: Mappin
         memory_total_bytes=memory.total_bytes,
         power_mw=sample.power.total_mw if sample.power.HasField("total_mw") else None,
         temperature_c=board_c(sample),
+        on_mains=supply.on_mains if supply.HasField("on_mains") else None,
+        battery_percent=supply.battery_percent if supply.HasField("battery_percent") else None,
+        swap_in_bytes_per_s=(
+            memory.swap_in_bytes_per_s if memory.HasField("swap_in_bytes_per_s") else None
+        ),
         is_simulated=sample.simulated,
         utc_ns=sample.utc_ns,
     )
@@ -105,6 +113,9 @@ def as_plain(row: Row) -> dict[str, Plain]:
         "memory_total_bytes": row.memory_total_bytes,
         "power_mw": row.power_mw,
         "temperature_c": row.temperature_c,
+        "on_mains": row.on_mains,
+        "battery_percent": row.battery_percent,
+        "swap_in_bytes_per_s": row.swap_in_bytes_per_s,
         "simulated": row.is_simulated,
         "tokens_per_s": row.tokens_per_s,
         "job_id": row.job_id or None,

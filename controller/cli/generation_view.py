@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from controller.cli import plain, units
+from controller.cli import board_view, plain, units
 from controller.cli.artifact_view import short
 from protos import faults
 from protos.nanofleet.v1 import job_pb2
@@ -47,7 +47,7 @@ def outcome(name: str, result: job_pb2.JobResult) -> str:
         f" peak memory {units.size(result.peak_rss_bytes)}"
     )
     if result.HasField("energy_j"):
-        said += f", {units.energy(result.energy_j)}"
+        said += f", {board_view.energy(result)}"
     return said + "."
 
 
@@ -99,7 +99,8 @@ def result(found: job_pb2.JobResult) -> "list[tuple[str, Cell]]":
             f"{units.size(found.peak_rss_bytes)}"
             f" ({units.size(found.peak_anonymous_bytes)} anonymous)",
         ),
-        ("energy", units.energy(found.energy_j if found.HasField("energy_j") else None)),
+        ("energy", board_view.energy(found)),
+        ("board", board_view.circumstances(found.circumstances)),
     ]
 
 

@@ -87,7 +87,7 @@ def plan(
         with transfers.shown(form) as on_progress:
             async for step in fleet.plan(load_job_file(file), on_progress):
                 steps.append(step)
-                job_plan.say_check(step, form)
+                job_plan.say_step(step, form)
         return steps
 
     job_plan.print_plan(session.run(home, rehearsed), form)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from controller.cli import generation_view, job_screen, output, plain, units
+from controller.cli import board_view, generation_view, job_screen, output, plain, units
 from controller.cli.output import Card, Cell, Format
 from controller.cli.plain import Plain
 
@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from protos.nanofleet.v1.job_pb2 import JobPlan, PlanCheck
 
 
-def say_check(step: "PlanStep", form: Format) -> None:
-    """A line on stderr for a check that has passed; in JSON lines, an object on stdout."""
-    from protos.nanofleet.v1.job_pb2 import PlanCheck
+def say_step(step: "PlanStep", form: Format) -> None:
+    """A line on stderr for a check that has passed, and for a rest; in JSON lines, an object on
+    stdout."""
+    from protos.nanofleet.v1.job_pb2 import Decided, PlanCheck
 
-    if not isinstance(step.found, PlanCheck):
+    found = step.found
+    if isinstance(found, PlanCheck):
+        item, said = {"check": _check(found)}, job_screen.check(found)
+    elif isinstance(found, Decided):
+        item, said = {"decided": plain.message(found)}, job_screen.decision(found)
+    else:
         return
     if form is Format.JSONL:
-        output.line({"check": _check(step.found)})
+        output.line(item)
     elif form is Format.TABLE:
-        output.note(job_screen.check(step.found))
+        output.note(said)
 
 
 def print_plan(steps: "Sequence[PlanStep]", form: Format) -> None:
@@ -78,6 +84,7 @@ def _plain(device: str, plan: "JobPlan") -> dict[str, Plain]:
         "duration_s": plan.duration_s,
         "tokens_per_s": plan.tokens_per_s,
         "energy_j": plan.energy_j if plan.HasField("energy_j") else None,
+        "simulated": plan.simulated,
     }
 
 
@@ -111,7 +118,7 @@ def _card(device: str, plan: "JobPlan") -> Card:
     fields.append(("speed", units.rate(plan.tokens_per_s)))
     fields.append(("duration", units.duration(plan.duration_s)))
     if plan.HasField("energy_j"):
-        fields.append(("energy", units.energy(plan.energy_j)))
+        fields.append(("energy", board_view.forecast_energy(plan)))
     return Card(fields)
 
 

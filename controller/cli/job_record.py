@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from controller.cli import generation_view, job_screen, plain, units
+from controller.cli import board_view, generation_view, job_screen, plain, units
 from controller.cli.artifact_view import short
 from controller.cli.output import Card, Cell, Styled, Table
 from controller.cli.plain import Plain
@@ -21,7 +21,9 @@ _COLUMNS = ("JOB", "NAME", "DEVICE", "STATE", "STEP", "LOSS", "SUBMITTED")
 
 
 def table(records: "Sequence[JobRecord]", now_ns: int) -> Table:
-    rows = [
+    """With a last column that says why jobs rest, where some do."""
+    columns: tuple[str, ...] = _COLUMNS
+    rows: list[list[Cell]] = [
         [
             record.id,
             record.name,
@@ -33,7 +35,11 @@ def table(records: "Sequence[JobRecord]", now_ns: int) -> Table:
         ]
         for record in records
     ]
-    return Table(_COLUMNS, rows, "No jobs. Start one with `nanofleet job submit FILE`.")
+    if any(record.job.held.reason for record in records):
+        columns = (*_COLUMNS, "WHY IT RESTS")
+        for row, record in zip(rows, records, strict=True):
+            row.append(record.job.held.reason)
+    return Table(columns, rows, "No jobs. Start one with `nanofleet job submit FILE`.")
 
 
 def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
@@ -45,6 +51,7 @@ def card(record: "JobRecord", names: Mapping[str, str], now_ns: int) -> Card:
         ("device", record.device),
         ("state", state(record)),
         ("message", job.message),
+        ("rests", job.held.reason),
         (
             "submitted",
             f"{units.stamp(record.created_utc_ns)}, {units.age(record.created_utc_ns, now_ns)}",
@@ -68,7 +75,7 @@ def outcome(job: job_pb2.Job) -> list[tuple[str, Cell]]:
         fields.append((f"attempt {attempt.number}", _attempt(attempt)))
         # Those of the last one are the result's.
         if attempt.HasField("circumstances") and attempt.state != job_pb2.JOB_STATE_SUCCEEDED:
-            fields.append(("  board", job_screen.circumstances(attempt.circumstances)))
+            fields.append(("  board", board_view.circumstances(attempt.circumstances)))
         if attempt.cause and attempt.state != job_pb2.JOB_STATE_CANCELED:
             was_the_last = job.state == job_pb2.JOB_STATE_FAILED and attempt == job.attempts[-1]
             fields += _diagnosis(attempt, _GIVEN_UP if was_the_last else "")
@@ -89,6 +96,9 @@ def as_plain(record: "JobRecord") -> dict[str, Plain]:
 
 
 def state(record: "JobRecord") -> Cell:
+    """Of a job that runs and computes nothing: resting."""
+    if record.job.HasField("held"):
+        return Styled(job_screen.RESTING, job_screen.RESTING_STYLE)
     return Styled(job_screen.state_name(record.state), job_screen.STATE_STYLES[record.state])
 
 
@@ -179,8 +189,8 @@ def _result(job: job_pb2.Job) -> list[tuple[str, Cell]]:
             f"{units.size(result.peak_rss_bytes)}"
             f" ({units.size(result.peak_anonymous_bytes)} anonymous)",
         ),
-        ("energy", job_screen.energy(result)),
-        ("board", job_screen.circumstances(result.circumstances)),
+        ("energy", board_view.energy(result)),
+        ("board", board_view.circumstances(result.circumstances)),
     ]
 
 
@@ -221,7 +231,8 @@ def _conditions(attempt: job_pb2.Attempt) -> str:
     elif attempt.peak_rss_bytes:
         said.append(f"worker's peak {units.size(attempt.peak_rss_bytes)}")
     if last.HasField("available_bytes"):
-        said.append(f"board {units.size(last.available_bytes)} available")
+        available = units.simulated(units.size(last.available_bytes), last.simulated)
+        said.append(f"board {available} available")
     if last.HasField("temperature_c"):
-        said.append(units.celsius(last.temperature_c))
+        said.append(units.simulated(units.celsius(last.temperature_c), last.simulated))
     return ", ".join(said)

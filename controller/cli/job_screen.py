@@ -24,7 +24,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from controller.cli import generation_view, units
+from controller.cli import board_view, generation_view, units
 from controller.cli.job_view import JobView
 from controller.cli.plain import enum_name
 from protos.nanofleet.v1 import job_pb2
@@ -44,6 +44,10 @@ STATE_STYLES: dict["job_pb2.JobState.ValueType", str] = {
     job_pb2.JOB_STATE_FAILED: "bold red",
     job_pb2.JOB_STATE_CANCELED: "magenta",
 }
+
+
+# Of a job that runs and computes nothing: for heat, the hours, a request …
+RESTING, RESTING_STYLE = "resting", "yellow"
 
 
 def state_name(state: "job_pb2.JobState.ValueType") -> str:
@@ -71,8 +75,10 @@ def screen(view: JobView, columns: int) -> "RenderableType":
             lines.append(_fact("held-out", _held_out(view.evaluations)))
         lines.append(_fact("speed", units.rate(progress.tokens_per_s)))
         lines.append(_fact("memory", memory(progress)))
-    elif view.state == job_pb2.JOB_STATE_RUNNING:
+    elif view.state == job_pb2.JOB_STATE_RUNNING and not view.rests:
         lines.append(_fact("preparing", "data, model, first step …"))
+    if view.rests:
+        lines.append(Text(view.rests, style=RESTING_STYLE))
     board = _board(view)
     if board:
         lines.append(_fact("board", board))
@@ -116,7 +122,7 @@ def event_line(event: job_pb2.JobEvent) -> str:
     elif body == "plan":
         said = forecast(event.plan)
     elif body == "decided":
-        said = f"{event.decided.act}: {event.decided.reason}"
+        said = decision(event.decided)
     elif body == "pruned":
         said = pruned(event.pruned)
     elif body == "log":
@@ -139,6 +145,10 @@ def evaluation(found: job_pb2.Evaluated) -> str:
     )
 
 
+def decision(told: job_pb2.Decided) -> str:
+    return f"{told.act}: {told.reason}"
+
+
 def check(passed: job_pb2.PlanCheck) -> str:
     return f"{passed.name}: {passed.found} ({units.duration(passed.took_s)})"
 
@@ -149,7 +159,7 @@ def forecast(plan: job_pb2.JobPlan) -> str:
         f"it will take {units.duration(plan.duration_s)} at {units.rate(plan.tokens_per_s)},"
         f" and a peak of {units.size(plan.peak_bytes)}"
     )
-    return f"{said}, {units.energy(plan.energy_j)}" if plan.HasField("energy_j") else said
+    return f"{said}, {board_view.forecast_energy(plan)}" if plan.HasField("energy_j") else said
 
 
 def outcome(name: str, result: job_pb2.JobResult) -> str:
@@ -168,48 +178,8 @@ def outcome(name: str, result: job_pb2.JobResult) -> str:
         f" ({units.size(result.peak_anonymous_bytes)} anonymous)"
     )
     if result.HasField("energy_j"):
-        said += f", {energy(result)}"
+        said += f", {board_view.energy(result)}"
     return said + "."
-
-
-def energy(result: job_pb2.JobResult) -> str:
-    joules = result.energy_j if result.HasField("energy_j") else None
-    return units.simulated(units.energy(joules), result.circumstances.simulated)
-
-
-def circumstances(board: job_pb2.Circumstances) -> str:
-    """``15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal)``."""
-    return "; ".join(filter(None, (_mode(board), _draw(board), _heat(board), _events(board))))
-
-
-def _mode(board: job_pb2.Circumstances) -> str:
-    parts = [board.power_mode] if board.power_mode else []
-    if board.HasField("cores_online"):
-        parts.append(f"{board.cores_online} cores")
-    if board.HasField("clocks_pinned"):
-        parts.append("clocks pinned" if board.clocks_pinned else "clocks free")
-    if board.changed:
-        parts.append("changed meanwhile")
-    if board.simulated:
-        parts.append("all of it simulated")
-    return ", ".join(parts)
-
-
-def _draw(board: job_pb2.Circumstances) -> str:
-    if not board.HasField("mean_power_mw"):
-        return ""
-    return f"{units.watts(round(board.mean_power_mw))} {board.power_source}"
-
-
-def _heat(board: job_pb2.Circumstances) -> str:
-    if not board.HasField("peak_celsius"):
-        return ""
-    mean, peak = units.celsius(board.mean_celsius), units.celsius(board.peak_celsius)
-    return f"{mean} mean, {peak} peak ({board.heat_zone})"
-
-
-def _events(board: job_pb2.Circumstances) -> str:
-    return ", ".join(f"{one.events} × {one.name}" for one in board.over_current if one.events)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -230,7 +200,10 @@ def _headline(view: JobView) -> "RenderableType":
     from rich.text import Text
 
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(state_name(view.state).ljust(_LABEL_WIDTH), style=STATE_STYLES.get(view.state, ""))
+    said, style = state_name(view.state), STATE_STYLES.get(view.state, "")
+    if view.rests:
+        said, style = RESTING, RESTING_STYLE
+    line.append(said.ljust(_LABEL_WIDTH), style=style)
     line.append(view.name, style="bold")
     line.append(f" on {view.device}")
     if view.attempt > 1:

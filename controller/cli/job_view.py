@@ -28,6 +28,8 @@ class JobView:
     state: "job_pb2.JobState.ValueType" = job_pb2.JOB_STATE_UNSPECIFIED
     cause: "job_pb2.Cause.ValueType" = job_pb2.CAUSE_UNSPECIFIED
     message: str = ""
+    # Why it computes nothing now, though it runs; empty: it computes.
+    rests: str = ""
     attempt: int = 0
     progress: job_pb2.TrainProgress | None = None
     generating: job_pb2.GenerateProgress | None = None
@@ -58,6 +60,7 @@ def of(record: "JobRecord") -> JobView:
         state=record.state,
         cause=last.cause,
         message=job.message or last.message,
+        rests=job.held.reason,
         attempt=last.number,
         result=job.result if job.HasField("result") else None,
     )
@@ -78,6 +81,8 @@ def apply(event: job_pb2.JobEvent, view: JobView) -> JobView:
         )
     if body == "generated":
         return replace(view, generating=event.generated)
+    if body == "decided":
+        return replace(view, rests=event.decided.reason if event.decided.holds else "")
     if body == "evaluated":
         return replace(view, evaluations=_evaluations_with(view, event.evaluated))
     return view
@@ -126,6 +131,7 @@ def _moved(transition: job_pb2.Transition, view: JobView) -> JobView:
     return replace(
         view,
         state=transition.to,
+        rests="",
         cause=transition.cause,
         message=transition.message,
         result=transition.result if transition.HasField("result") else view.result,

@@ -99,6 +99,16 @@ def celsius(degrees: float | None) -> str:
     return ABSENT if degrees is None else f"{degrees:.0f} °C"
 
 
+def supply(on_mains: bool | None, battery_percent: float | None) -> str:
+    """``mains``, ``battery 40 %``, ``mains, battery 87 %``: what feeds a board."""
+    battery = "" if battery_percent is None else f"battery {battery_percent:.0f} %"
+    if on_mains is None:
+        return battery or ABSENT
+    if on_mains:
+        return f"mains, {battery}" if battery else "mains"
+    return battery or "battery"
+
+
 def simulated(said: str, is_simulated: bool) -> str:
     """Marks what no sensor has measured; what is absent needs no mark."""
     return f"{said} sim" if is_simulated and said != ABSENT else said

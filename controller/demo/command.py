@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from controller.demo.processes import Agent
 
 FOLDER = Path("nanofleet-demo")
-# Two rings of telemetry of 64 MiB, 256 MiB that agents keep free, and the rest.
-NEEDED_BYTES = 448 << 20
+# 256 MiB that agents keep free, and the rest.
+NEEDED_BYTES = 328 << 20
 
 
 def demo(

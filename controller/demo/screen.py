@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli import job_screen, job_view, units
+from controller.cli import board_view, job_screen, job_view, units
 from controller.cli.job_view import JobView
 from controller.demo.outcome import Answer, Outcome
 from protos.nanofleet.v1.job_pb2 import JobEvent, JobResult
@@ -133,7 +133,7 @@ def _answers(before: Sequence[Answer], after: Sequence[Answer]) -> Table:
 def _energy(result: JobResult) -> str:
     if not result.HasField("energy_j"):
         return "no sensor"
-    return f"{job_screen.energy(result)}, of the attempt that finished"
+    return f"{board_view.energy(result)}, of the attempt that finished"
 
 
 def _boards(outcome: Outcome) -> Iterator[tuple[str, str]]:

@@ -39,9 +39,10 @@ class Agent:
             said, _ = process.communicate(timeout=60)
             assert process.returncode == 0, said
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Returns when it serves."""
-        self._process = self._run("run", "--host", "127.0.0.1", "--port", str(self.port))
+        listen = ("--host", "127.0.0.1", "--port", str(self.port))
+        self._process = self._run("run", *listen, *options)
         assert self._process.stdout is not None
         said = ""
         for line in self._process.stdout:

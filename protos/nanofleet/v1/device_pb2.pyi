@@ -72,6 +72,8 @@ class Device(_message.Message):
     LOADED_MODEL_FIELD_NUMBER: _builtins.int
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    SUPPLY_FIELD_NUMBER: _builtins.int
+    SWAP_IN_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     agent_version: _builtins.str
     journal_id: _builtins.str
@@ -85,6 +87,7 @@ class Device(_message.Message):
     """What may be used by workers: MemTotal less the system's share and the reserve."""
     active_jobs: _builtins.int
     """Jobs that are QUEUED, RUNNING or PAUSED here."""
+    swap_in_bytes_per_s: _builtins.float
     @_builtins.property
     def board(self) -> Global___Board: ...
     @_builtins.property
@@ -98,6 +101,10 @@ class Device(_message.Message):
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The base model and dataset formats, and the training data types, that this agent can use."""
+
+    @_builtins.property
+    def supply(self) -> _telemetry_pb2.SupplySample:
+        """As in the newest sample of telemetry, where it is of the last minute."""
 
     def __init__(
         self,
@@ -115,12 +122,16 @@ class Device(_message.Message):
         loaded_model: Global___LoadedModel | None = ...,
         active_jobs: _builtins.int = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        supply: _telemetry_pb2.SupplySample | None = ...,
+        swap_in_bytes_per_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["board", b"board", "loaded_model", b"loaded_model", "storage", b"storage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "board", b"board", "loaded_model", b"loaded_model", "storage", b"storage", "supply", b"supply", "swap_in_bytes_per_s", b"swap_in_bytes_per_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "agent_version", b"agent_version", "board", b"board", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "capabilities", b"capabilities", "engines", b"engines", "journal_id", b"journal_id", "loaded_model", b"loaded_model", "memory_budget_bytes", b"memory_budget_bytes", "name", b"name", "storage", b"storage", "utc_ns", b"utc_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "active_jobs", b"active_jobs", "agent_version", b"agent_version", "board", b"board", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "capabilities", b"capabilities", "engines", b"engines", "journal_id", b"journal_id", "loaded_model", b"loaded_model", "memory_budget_bytes", b"memory_budget_bytes", "name", b"name", "storage", b"storage", "supply", b"supply", "swap_in_bytes_per_s", b"swap_in_bytes_per_s", "utc_ns", b"utc_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__swap_in_bytes_per_s: _TypeAlias = _typing.Literal["swap_in_bytes_per_s"]  # noqa: Y015
+    _WhichOneofArgType__swap_in_bytes_per_s: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_in_bytes_per_s) -> _WhichOneofReturnType__swap_in_bytes_per_s | None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
 

@@ -627,6 +627,7 @@ class Job(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     GENERATING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     generation: _builtins.int
@@ -655,6 +656,10 @@ class Job(_message.Message):
         """What its own first steps have shown: it is rehearsed once, before its long run."""
 
     @_builtins.property
+    def held(self) -> Global___Decided:
+        """Why a job that runs computes nothing now. Absent: it computes."""
+
+    @_builtins.property
     def generating(self) -> Global___GenerateProgress:
         """Of a job that generates, as `progress` of one that trains."""
 
@@ -674,11 +679,12 @@ class Job(_message.Message):
         result: Global___JobResult | None = ...,
         message: _builtins.str = ...,
         rehearsal: Global___Rehearsal | None = ...,
+        held: Global___Decided | None = ...,
         generating: Global___GenerateProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "generating", b"generating", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "generating", b"generating", "held", b"held", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "submitted", b"submitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generating", b"generating", "generation", b"generation", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended", b"ended", "generating", b"generating", "generation", b"generation", "held", b"held", "id", b"id", "message", b"message", "progress", b"progress", "rehearsal", b"rehearsal", "result", b"result", "spec", b"spec", "spec_digest", b"spec_digest", "state", b"state", "submitted", b"submitted", "submitted_by", b"submitted_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,6 +789,7 @@ class Conditions(_message.Message):
     ANONYMOUS_BYTES_FIELD_NUMBER: _builtins.int
     AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps done, of all stages."""
     total_steps: _builtins.int
@@ -793,6 +800,8 @@ class Conditions(_message.Message):
     """Of the board: what the kernel could still give."""
     temperature_c: _builtins.float
     """Of the board: its junction, else its hottest zone."""
+    simulated: _builtins.bool
+    """What is said of the board is that of a simulated one."""
     def __init__(
         self,
         *,
@@ -802,10 +811,11 @@ class Conditions(_message.Message):
         anonymous_bytes: _builtins.int | None = ...,
         available_bytes: _builtins.int | None = ...,
         temperature_c: _builtins.float | None = ...,
+        simulated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes", "_available_bytes", b"_available_bytes", "_rss_bytes", b"_rss_bytes", "_step", b"_step", "_temperature_c", b"_temperature_c", "_total_steps", b"_total_steps", "anonymous_bytes", b"anonymous_bytes", "available_bytes", b"available_bytes", "rss_bytes", b"rss_bytes", "simulated", b"simulated", "step", b"step", "temperature_c", b"temperature_c", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__anonymous_bytes: _TypeAlias = _typing.Literal["anonymous_bytes"]  # noqa: Y015
     _WhichOneofArgType__anonymous_bytes: _TypeAlias = _typing.Literal["_anonymous_bytes", b"_anonymous_bytes"]  # noqa: Y015
@@ -1336,19 +1346,25 @@ class Decided(_message.Message):
 
     ACT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     act: _builtins.str
-    """"suspend the job", "resume the job", "stop the job at a checkpoint", "let the job wait" """
+    """"suspend the job", "resume the job", "stop the job at a checkpoint", "let the job wait", and
+    after that "start the job".
+    """
     reason: _builtins.str
     """one sentence with its numbers"""
+    holds: _builtins.bool
+    """The job computes nothing until the next decision, or transition."""
     def __init__(
         self,
         *,
         act: _builtins.str = ...,
         reason: _builtins.str = ...,
+        holds: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "holds", b"holds", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1892,23 +1908,29 @@ class PlanJobResponse(_message.Message):
 
     CHECK_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DECIDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def check(self) -> Global___PlanCheck: ...
     @_builtins.property
     def plan(self) -> Global___JobPlan:
         """the last one"""
 
+    @_builtins.property
+    def decided(self) -> Global___Decided:
+        """the rehearsal rests, or goes on"""
+
     def __init__(
         self,
         *,
         check: Global___PlanCheck | None = ...,
         plan: Global___JobPlan | None = ...,
+        decided: Global___Decided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "plan", b"plan", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "decided", b"decided", "plan", b"plan", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "plan", b"plan", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "decided", b"decided", "plan", b"plan", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["check", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["check", "plan", "decided"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -1995,6 +2017,7 @@ class JobPlan(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     CALIBRATED_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
     peak_bytes: _builtins.int
     usable_bytes: _builtins.int
@@ -2013,6 +2036,8 @@ class JobPlan(_message.Message):
     data_type: _builtins.str
     calibrated_peak_bytes: _builtins.int
     """The predicted peak, and what workers on this base took beyond it on this device before."""
+    simulated: _builtins.bool
+    """The energy is that of a simulated board, not measured."""
     @_builtins.property
     def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPart]:
         """The predicted peak of the worker, in parts, and what the board has for it."""
@@ -2040,11 +2065,12 @@ class JobPlan(_message.Message):
         threads: _builtins.int = ...,
         data_type: _builtins.str = ...,
         calibrated_peak_bytes: _builtins.int = ...,
+        simulated: _builtins.bool = ...,
         prompts: Global___PromptPlan | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "energy_j", b"energy_j", "prompts", b"prompts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "prompts", b"prompts", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j", "calibrated_peak_bytes", b"calibrated_peak_bytes", "data_type", b"data_type", "duration_s", b"duration_s", "energy_j", b"energy_j", "head_rows", b"head_rows", "measured_peak_bytes", b"measured_peak_bytes", "memory", b"memory", "packing", b"packing", "peak_bytes", b"peak_bytes", "prompts", b"prompts", "simulated", b"simulated", "stages", b"stages", "stored_layers", b"stored_layers", "threads", b"threads", "tokens_per_s", b"tokens_per_s", "usable_bytes", b"usable_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_j: _TypeAlias = _typing.Literal["energy_j"]  # noqa: Y015
     _WhichOneofArgType__energy_j: _TypeAlias = _typing.Literal["_energy_j", b"_energy_j"]  # noqa: Y015

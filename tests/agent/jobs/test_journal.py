@@ -12,7 +12,7 @@ from agent.jobs.journal import Account, Journal
 from artifacts import digest
 from protos.errors import AlreadyExists, NotFound, Refused, StaleGeneration
 from protos.nanofleet.v1 import job_pb2
-from protos.nanofleet.v1.job_pb2 import CheckpointSaved, JobResult, LogLine, TrainProgress
+from protos.nanofleet.v1.job_pb2 import CheckpointSaved, Decided, JobResult, LogLine, TrainProgress
 from tests.agent.clocks import FakeClock
 from tests.agent.jobs.samples import FIRST, SECOND, spec_bytes
 
@@ -177,6 +177,22 @@ def test_events_of_one_job_after_a_number(journal: Journal) -> None:
     assert [event.seq for event in journal.events(0, FIRST)] == [1, 3]
     assert [event.seq for event in journal.events(0, limit=2)] == [1, 2]
     assert journal.newest_seq() == 3
+
+
+def test_what_holds_a_job_is_in_its_picture_until_it_goes_on(journal: Journal) -> None:
+    submit(journal)
+    journal.apply(FIRST, states.Started())
+    hot = Decided(act="suspend the job", reason="The board is at 91 °C.", holds=True)
+    journal.decided(FIRST, hot)
+    assert journal.job(FIRST).held == hot
+    assert not submit(journal, SECOND).HasField("held")
+    journal.decided(FIRST, Decided(act="resume the job", reason="It needs 300 MB."))
+    assert not journal.job(FIRST).HasField("held")
+    journal.decided(FIRST, hot)
+    assert not journal.apply(FIRST, states.Stopped()).HasField("held")
+    assert [event.decided.holds for event in journal.events(0) if event.HasField("decided")] == [
+        True, False, True,
+    ]  # fmt: skip
 
 
 def test_unknown_job(journal: Journal) -> None:

@@ -167,6 +167,9 @@ def test_a_decision_says_why_with_its_numbers() -> None:
     assert decide(seen(job=RESTED), POLICY) == Decision(
         Act.RESUME_JOB, "What it rested for is over. It needs 1,450 MB; 3,000 MB are free."
     )
+    assert decide(seen(job=replace(WAITING, rested=True)), POLICY) == Decision(
+        Act.START_JOB, "What it rested for is over. It needs 1,450 MB; 3,000 MB are free."
+    )
     assert waits_for(seen(rest=HOT, job=WAITING), POLICY) == HOT
     assert waits_for(seen(available_bytes=649 * MB, job=WAITING), POLICY) == (
         "Waits for memory: it needs 450 MB, and 649 MB are available."

@@ -6,6 +6,7 @@ _NVPMODEL = """\
 #!/bin/sh
 here={here}
 echo "nvpmodel $*" >> $here/calls
+[ -e "$here/hangs$1" ] && {{ sleep 1000 & echo $! > $here/hanging; wait; }}
 [ -e $here/broken ] && {{ echo "NVPM ERROR: no permission"; exit 1; }}
 case "$1" in
 -q) echo "NV Fan Mode:quiet"; echo "NV Power Mode: MODE$(cat $here/mode)"; cat $here/mode;;
@@ -19,13 +20,17 @@ esac
 _CLOCKS = """\
 #!/bin/sh
 here={here}
+lowest=$(find {tree} -name scaling_min_freq -o -path '*devfreq*' -name min_freq)
 echo "jetson_clocks $*" >> $here/calls
 case "$1" in
 --store) if [ -e "$2" ]; then echo "File exists. Can I overwrite it?"; read answer || exit 1; fi
          echo stored > "$2";;
---restore) cat "$2" > /dev/null && rm -f $here/pinned;;
-"") touch $here/pinned;;
+--restore) cat "$2" > /dev/null && rm -f $here/pinned
+  for low in $lowest; do mv $low.before $low; done;;
+"") touch $here/pinned
+  for low in $lowest; do cp $low $low.before && cat ${{low%min_freq}}max_freq > $low; done;;
 esac
+exit 0
 """
 
 
@@ -36,15 +41,29 @@ class Programs:
         self.folder = folder
 
     @classmethod
-    def written(cls, folder: Path, mode: int = 0) -> "Programs":
+    def written(cls, folder: Path, mode: int = 0, tree: Path | None = None) -> "Programs":
+        """``tree`` of the board whose clocks are pinned; None: none has any."""
         programs = cls(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (("nvpmodel", _NVPMODEL), ("jetson_clocks", _CLOCKS)):
             program = folder / name
-            program.write_text(text.format(here=folder))
+            program.write_text(text.format(here=folder, tree=tree or folder))
             program.chmod(0o755)
         programs.choose(mode)
         return programs
+
+    def hang(self, option: str) -> None:
+        """nvpmodel does, from now on, when it is called with this."""
+        (self.folder / f"hangs{option}").touch()
+
+    def work(self) -> None:
+        for hangs in self.folder.glob("hangs-*"):
+            hangs.unlink()
+
+    @property
+    def hanging(self) -> int:
+        """The process that nvpmodel has waited for."""
+        return int((self.folder / "hanging").read_text())
 
     def choose(self, mode: int) -> None:
         """Another hand does."""

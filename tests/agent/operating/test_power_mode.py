@@ -1,5 +1,7 @@
 """The power mode of a job: taken, given back, and left to whoever changed it meanwhile."""
 
+import os
+import select
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,22 @@ def state(tmp_path: Path) -> Path:
 
 def power(state: Path, root: Path, mode: str = "", pin: bool = False, boot: str = "b") -> PowerMode:
     return PowerMode(state, root, boot, mode, pin)
+
+
+def has_ended(pid: int) -> bool:
+    """Or is about to; whoever inherits it may take a while to notice."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 30)[0])
+    finally:
+        os.close(descriptor)
+
+
+def impatient(state: Path, root: Path, mode: str) -> PowerMode:
+    return PowerMode(state, root, "b", mode, pin=False, patience_s=0.5)
 
 
 @pytest.mark.parametrize("mode", ["maxn_super", "2"])
@@ -127,6 +145,37 @@ async def test_what_cannot_be_given_back_is_tried_again(
     assert len(await own.take()) == 1, "what was before is not forgotten for a new one"
     (programs.folder / "broken").unlink()
     assert await own.give_back() == ["The power mode is 15W (0) again."]
+
+
+async def test_a_program_that_hangs_is_given_up_and_killed_with_its_children(
+    state: Path, root: Path, programs: Programs
+) -> None:
+    own = impatient(state, root, "25W")
+    programs.hang("-q")
+    assert await own.take() == ["Power: nvpmodel -q has not ended within 0.5 s, and was killed."]
+    assert has_ended(programs.hanging)
+    assert (programs.mode, (state / FILE).exists()) == (0, False)
+    programs.work()
+
+    programs.hang("-m")
+    (said,) = await own.take()
+    assert "stays 15W (0), because nvpmodel did not take 25W (1)" in said
+    assert "nvpmodel -m 1 has not ended within 0.5 s" in said
+    assert (programs.mode, (state / FILE).exists()) == (0, False)
+
+
+async def test_a_mode_whose_restoring_hangs_is_restored_the_next_time(
+    state: Path, root: Path, programs: Programs
+) -> None:
+    own = impatient(state, root, "25W")
+    await own.take()
+    programs.hang("-m")
+    (said,) = await own.give_back()
+    assert said == "Power: nvpmodel -m 0 has not ended within 0.5 s, and was killed."
+    assert (programs.mode, (state / FILE).exists()) == (1, True)
+    programs.work()
+    assert await own.give_back() == ["The power mode is 15W (0) again."]
+    assert (programs.mode, (state / FILE).exists()) == (0, False)
 
 
 async def test_a_machine_without_the_programs(

@@ -1,6 +1,6 @@
 """GetDevice, asked in this process: a board's files can be changed under it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -18,13 +18,23 @@ from agent.workers.process import Launcher
 from artifacts.store import ArtifactStore
 from jetson.board import identify
 from protos.nanofleet.v1 import device_pb2, device_pb2_grpc
+from protos.nanofleet.v1.telemetry_pb2 import MemorySample, SupplySample, TelemetrySample
 from tests.agent.clocks import FakeClock
 from tests.jetson import trees
 from tests.jetson.trees import write
 
 
 @pytest.fixture
-async def stub(tmp_path: Path) -> AsyncIterator[device_pb2_grpc.DeviceServiceStub]:
+def ring(tmp_path: Path) -> Iterator[TelemetryRing]:
+    opened = TelemetryRing(tmp_path / "telemetry.ring", 1 << 20)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def stub(
+    tmp_path: Path, ring: TelemetryRing
+) -> AsyncIterator[device_pb2_grpc.DeviceServiceStub]:
     """The service over loopback, on an Orin Nano whose files are below ``tmp_path / "root"``."""
     root = write(trees.ORIN_NANO, tmp_path / "root")
     clock = FakeClock()
@@ -41,7 +51,6 @@ async def stub(tmp_path: Path) -> AsyncIterator[device_pb2_grpc.DeviceServiceStu
         )
     )
     records = Records(Journal(tmp_path / "journal.db", clock))
-    ring = TelemetryRing(tmp_path / "telemetry.ring", 1 << 20)
     facts = DeviceFacts("kitchen", tmp_path, identify(root), (), 1 << 30)
     server = grpc.aio.server()
     device_pb2_grpc.add_DeviceServiceServicer_to_server(
@@ -52,7 +61,6 @@ async def stub(tmp_path: Path) -> AsyncIterator[device_pb2_grpc.DeviceServiceStu
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield device_pb2_grpc.DeviceServiceStub(channel)
     await server.stop(None)
-    ring.close()
     await records.close()
 
 
@@ -72,3 +80,29 @@ async def test_the_power_mode_is_that_of_now(
     assert second.module == first.module
     (root / "var/lib/nvpmodel/status").unlink()
     assert not (await board()).power_mode
+
+
+async def test_supply_and_swap_in_are_those_of_the_newest_sample(
+    stub: device_pb2_grpc.DeviceServiceStub, ring: TelemetryRing
+) -> None:
+    async def device() -> device_pb2.Device:
+        return (await stub.GetDevice(device_pb2.GetDeviceRequest())).device
+
+    known = await device()
+    assert not known.HasField("supply")
+    assert not known.HasField("swap_in_bytes_per_s")
+    fed = SupplySample(on_mains=False, battery_percent=40)
+    sample = TelemetrySample(
+        boot_id=known.boot_id,
+        boottime_ns=known.boottime_ns,
+        memory=MemorySample(swap_in_bytes_per_s=1.5),
+        supply=fed,
+    )
+    ring.append(sample)
+    known = await device()
+    assert (known.supply, known.swap_in_bytes_per_s) == (fed, 1.5)
+    other = TelemetrySample()
+    other.CopyFrom(sample)
+    other.boot_id = "of the boot before"
+    ring.append(other)
+    assert not (await device()).HasField("supply"), "nobody knows what feeds it now"

@@ -90,15 +90,15 @@ async def test_place_of_a_ring_that_is_gone_starts_over(ring: TelemetryRing) -> 
 
 
 async def test_slow_reader_loses_only_what_the_ring_has_lost(tmp_path: Path) -> None:
-    ring = TelemetryRing(tmp_path / "small", 2 * BLOCK_BYTES)
+    ring = TelemetryRing(tmp_path / "small", 4 * BLOCK_BYTES)
     fill(ring, 100)
     stream = watch_telemetry(ring, WatchTelemetryRequest())
     assert (await next_seqs(stream))[-1] == 100
-    fill(ring, 3000)
+    fill(ring, 12_000)
     got: list[int] = []
-    while not got or got[-1] < 3100:
+    while not got or got[-1] < 12_100:
         got += await next_seqs(stream)
-    assert got == list(range(got[0], 3101))
+    assert got == list(range(got[0], 12_101))
     assert got[0] > 101
 
 

@@ -1,4 +1,9 @@
-"""Samples to append: as long as those of a real board, and told apart by their times."""
+"""Samples to append: as long as those of a real board, and told apart by their times.
+
+Their noise is more than a board's: some bytes of each nothing can compress.
+"""
+
+import random
 
 from protos.nanofleet.v1.telemetry_pb2 import (
     MemorySample,
@@ -14,6 +19,7 @@ NEXT_BOOT = "8d6c21f0-51a1-4f5c-9d55-000000000002"
 
 
 def sample(number: int, boot_id: str = BOOT) -> TelemetrySample:
+    noise = random.Random(number)
     return TelemetrySample(
         boot_id=boot_id,
         boottime_ns=number * 1_000_000_000,
@@ -30,9 +36,14 @@ def sample(number: int, boot_id: str = BOOT) -> TelemetrySample:
                 RailSample(name=name, power_mw=2957)
                 for name in ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC")
             ],
-            energy_j=1.5,
+            energy_j=noise.random(),
         ),
         workers=[
-            WorkerSample(pid=4321, rss_bytes=1_587_000_000, job_id="01JD0000000000000000000000")
+            WorkerSample(
+                pid=4321,
+                rss_bytes=1_587_000_000,
+                job_id="01JD0000000000000000000000",
+                loss=noise.random(),
+            )
         ],
     )

@@ -42,6 +42,10 @@ def test_the_newest_sample_that_shows_the_worker_tells(tmp_path: Path) -> None:
         available_bytes=32 << 20,
         temperature_c=71,
     )
+    simulated = sample("job", 5)
+    simulated.simulated = True
+    again.append(simulated)
+    assert conditions_of(again, "job").simulated
     again.close()
 
 
@@ -50,4 +54,5 @@ def test_what_was_not_measured_is_absent(tmp_path: Path) -> None:
     ring.append(TelemetrySample(boot_id="b", workers=[WorkerSample(job_id="job", rss_bytes=1)]))
     found = conditions_of(ring, "job")
     ring.close()
+    assert not found.simulated
     assert not any(map(found.HasField, ("step", "available_bytes", "temperature_c")))

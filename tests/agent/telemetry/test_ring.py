@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from agent.telemetry import blocks
-from agent.telemetry.blocks import BLOCK_BYTES
+from agent.telemetry.blocks import BLOCK_BYTES, BlockHeader, BlockKind
 from agent.telemetry.ring import MOST_UNSYNCED, TelemetryRing
+from agent.telemetry.ring_file import SAMPLE_PLACES
 from protos.errors import DiskFull
 from tests.agent.telemetry.samples import NEXT_BOOT, sample
 
 SMALL = 4 * BLOCK_BYTES
+# More samples than a small ring has room for.
+MANY = 12_000
 
 
 def fill(ring: TelemetryRing, count: int) -> None:
@@ -61,17 +64,16 @@ def test_replay_starts_anywhere(tmp_path: Path, after: int) -> None:
 def test_ring_keeps_its_size_and_its_newest(tmp_path: Path) -> None:
     path = tmp_path / "ring"
     ring = TelemetryRing(path, SMALL)
-    fill(ring, 2000)
+    fill(ring, MANY)
     kept = seqs(ring)
     assert path.stat().st_size == SMALL
-    assert kept == list(range(kept[0], 2001))
-    # Three whole blocks, and what there is of the newest.
-    per_block = BLOCK_BYTES // (len(sample(0).SerializeToString()) + 24)
-    assert 3 * per_block <= len(kept) <= 4 * per_block
+    assert kept == list(range(kept[0], MANY + 1))
+    # What two blocks of samples alone would hold, ten times.
+    assert 4_000 < len(kept) < MANY
     ring.close()
     again = TelemetryRing(path, SMALL)
     assert seqs(again) == kept
-    assert again.append(sample(2000)).seq == 2001
+    assert again.append(sample(MANY)).seq == MANY + 1
     again.close()
 
 
@@ -80,9 +82,10 @@ def test_reader_that_is_overtaken_goes_on_with_the_oldest(tmp_path: Path) -> Non
     fill(ring, 400)
     reading = ring.after(0)
     assert next(reading).seq == 1
-    fill(ring, 2000)
+    fill(ring, MANY)
     rest = [kept.seq for kept in reading]
-    assert rest[-1] == 2400
+    assert rest[-1] == 400 + MANY
+    assert rest[0] < 400 < rest[len(rest) // 10]
     assert rest == sorted(set(rest))
     ring.close()
 
@@ -99,21 +102,21 @@ def test_other_boot_jumps_over_what_a_power_cut_may_have_taken(tmp_path: Path) -
     again.close()
 
 
-@pytest.mark.parametrize("capacity", [2 * BLOCK_BYTES, 3 * BLOCK_BYTES, 9 * BLOCK_BYTES])
+@pytest.mark.parametrize("capacity", [4 * BLOCK_BYTES, 5 * BLOCK_BYTES, 9 * BLOCK_BYTES])
 def test_other_capacity_keeps_the_newest_that_fit(tmp_path: Path, capacity: int) -> None:
     path = tmp_path / "ring"
-    ring = TelemetryRing(path, SMALL)
-    fill(ring, 1500)
+    ring = TelemetryRing(path, 6 * BLOCK_BYTES)
+    fill(ring, MANY)
     before = list(ring.after(0))
     ring.close()
     other = TelemetryRing(path, capacity)
     kept = list(other.after(0))
     assert path.stat().st_size == capacity
     assert kept == before[-len(kept) :]
-    assert len(kept) == len(before) if capacity > SMALL else len(kept) > 100
-    assert other.append(sample(1500)).seq == 1501
+    assert len(kept) == len(before) if capacity > 6 * BLOCK_BYTES else len(kept) > 2_000
+    assert other.append(sample(MANY)).seq == MANY + 1
     fill(other, 2000)
-    assert seqs(other)[-1] == 3501
+    assert seqs(other)[-1] == MANY + 2001
     other.close()
 
 
@@ -164,16 +167,83 @@ def test_damaged_block_is_skipped_and_numbers_go_on(tmp_path: Path, place: int) 
     """The newest block among them: a number that was given is not given again."""
     path = tmp_path / "ring"
     ring = TelemetryRing(path, SMALL)
-    fill(ring, 550)
+    fill(ring, 700)
     whole = seqs(ring)
     ring.close()
     flip(path, place * BLOCK_BYTES + 6)
     damaged = TelemetryRing(path, SMALL)
     left = seqs(damaged)
     assert left == sorted(set(left))
-    assert set(left) < set(whole)
-    assert damaged.append(sample(550)).seq == 551
+    # The first block holds nothing that is not in a batch.
+    assert set(left) < set(whole) if place else left == whole
+    assert damaged.append(sample(700)).seq == 701
     damaged.close()
+
+
+def test_damage_to_a_batch_costs_its_samples_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ring"
+    ring = TelemetryRing(path, SMALL)
+    fill(ring, 1000)
+    ring.close()
+    block = path.read_bytes()[SAMPLE_PLACES * BLOCK_BYTES :][:BLOCK_BYTES]
+    first, second, third, *_ = blocks.parse_records(block)
+    flip(path, SAMPLE_PLACES * BLOCK_BYTES + second.end - 9)
+    damaged = TelemetryRing(path, SMALL)
+    lost = range(first.seq + 1, second.seq + 1)
+    assert [seq for seq in range(1, 1001) if seq not in lost] == seqs(damaged)
+    assert seqs(damaged, first.seq)[0] == second.seq + 1 <= third.seq
+    damaged.close()
+
+
+def test_batch_that_a_power_cut_has_taken_is_made_again(tmp_path: Path) -> None:
+    """Its samples are still there, one block long."""
+    path = tmp_path / "ring"
+    ring = TelemetryRing(path, SMALL)
+    fill(ring, 250)
+    before = list(ring.after(0))
+    ring.close()
+    with path.open("r+b") as file:
+        file.seek(SAMPLE_PLACES * BLOCK_BYTES)
+        file.write(b"\0" * BLOCK_BYTES)
+    cut = TelemetryRing(path, SMALL)
+    assert list(cut.after(0)) == before
+    fill(cut, 1000)
+    assert seqs(cut) == list(range(1, 1251))
+    cut.close()
+
+
+def test_block_is_not_overwritten_before_its_batch_is_synced(tmp_path: Path) -> None:
+    """Of large samples a block has few: no sync would be due."""
+    ring = TelemetryRing(tmp_path / "ring", SMALL)
+    for number in range(12):
+        large = sample(number)
+        large.workers[0].job_id = "x" * 20_000
+        ring.append(large)
+    assert ring._synced >= 6
+    assert seqs(ring) == list(range(1, 13))
+    ring.close()
+
+
+@pytest.mark.parametrize("capacity", [16 * BLOCK_BYTES, SMALL])
+def test_ring_of_an_older_agent_keeps_its_newest_and_its_numbers(
+    tmp_path: Path, capacity: int
+) -> None:
+    """Single samples in all of its blocks."""
+    path = tmp_path / "ring"
+    with path.open("wb") as file:
+        for number in range(16, 32):
+            first = 100 * number + 1
+            block = blocks.pack_header(BlockHeader(BlockKind.SAMPLES, number, first))
+            for seq in range(first, first + 100):
+                block += ring_record(seq)
+            file.write(block.ljust(BLOCK_BYTES, b"\0"))
+    ring = TelemetryRing(path, capacity)
+    kept = seqs(ring)
+    assert (ring.newest_seq, len(kept)) == (3200, 200)
+    assert ring.append(sample(3200)).seq == 3201
+    fill(ring, 1000)
+    assert seqs(ring) == [*kept, *range(3201, 4202)]
+    ring.close()
 
 
 def test_torn_newest_record_is_written_over(tmp_path: Path) -> None:
@@ -196,12 +266,12 @@ def test_torn_newest_record_is_written_over(tmp_path: Path) -> None:
 def test_stale_bytes_after_the_newest_record_are_no_samples(tmp_path: Path) -> None:
     """A block that is begun again holds nothing of the one before."""
     path = tmp_path / "ring"
-    ring = TelemetryRing(path, 2 * BLOCK_BYTES)
-    fill(ring, 1000)
+    ring = TelemetryRing(path, SMALL)
+    fill(ring, MANY)
     ring.close()
-    again = TelemetryRing(path, 2 * BLOCK_BYTES)
+    again = TelemetryRing(path, SMALL)
     kept = seqs(again)
-    assert kept == list(range(kept[0], 1001))
+    assert kept == list(range(kept[0], MANY + 1))
     again.close()
 
 
@@ -272,8 +342,8 @@ def test_write_that_fails_is_logged_and_those_who_watch_still_get_the_sample(
     path = tmp_path / "ring"
     ring = TelemetryRing(path, SMALL)
     fill(ring, 3)
-    writable = ring._descriptor
-    ring._descriptor = os.open(path, os.O_RDONLY)
+    writable, closed = os.dup(ring._descriptor), os.open(path, os.O_RDONLY)
+    os.dup2(closed, ring._descriptor)
     with caplog.at_level(logging.WARNING):
         ring.append(sample(3))
         ring.append(sample(4))
@@ -281,13 +351,14 @@ def test_write_that_fails_is_logged_and_those_who_watch_still_get_the_sample(
     (said,) = caplog.messages
     assert said.startswith("samples from 4 on are not kept on disk: ")
     assert seqs(ring, 2) == [3, 4, 5]
-    os.close(ring._descriptor)
-    ring._descriptor = writable
+    os.dup2(writable, ring._descriptor)
     ring.append(sample(5))
     ring.close()
     again = TelemetryRing(path, SMALL)
     assert seqs(again) == [1, 2, 3, 6]
     again.close()
+    for descriptor in (writable, closed):
+        os.close(descriptor)
 
 
 def test_sample_too_long_for_a_block_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def recipe(**changes: object) -> job_pb2.TrainSpec:
 class Worker:
     """A context manager; at its end the process is gone, whatever it was doing.
 
-    ``dataset``: that of all stages, or one for each.
+    ``dataset``: that of all stages, or one for each. ``rehearse``: a job that rehearses itself;
+    ``plan``: a rehearsal alone.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Worker:
         threads: int = 1,
         *,
         rehearse: bool = False,
+        plan: bool = False,
     ) -> None:
         datasets = [dataset] * len(spec.stages) if isinstance(dataset, Path) else dataset
         self.start = worker_pb2.StartTraining(
@@ -74,6 +76,7 @@ class Worker:
             threads=threads,
             rehearse=rehearse,
         )
+        self._plan = plan
         self._log = folder.with_name(f"{folder.name}.log")
 
     def __enter__(self) -> "Worker":
@@ -92,7 +95,10 @@ class Worker:
         os.close(reports)
         self._writer = FrameWriter(self._commands)
         self._reader = FrameReader(self._reports, worker_pb2.TrainingReport)
-        self.send(start=self.start)
+        if self._plan:
+            self.send(rehearse=worker_pb2.RehearseTraining(start=self.start))
+        else:
+            self.send(start=self.start)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -122,3 +122,34 @@ def test_samples_of_many_lengths_take_no_more_memory_than_one(tmp_path: Path) ->
     (plan,) = [report.rehearsed.plan for report in reports if report.HasField("rehearsed")]
     result = reports[-1].finished.result
     assert result.peak_rss_bytes <= 1.1 * plan.peak_bytes
+
+
+def test_a_rehearsal_alone_rests_between_its_steps_and_goes_on(
+    tiny_base: Path, persona: Path, tmp_path: Path
+) -> None:
+    with Worker(tiny_base, persona, tmp_path / "job", LONG, plan=True) as worker:
+        worker.send(pause=worker_pb2.PauseTraining())
+        before = worker.until(lambda report: report.HasField("paused"))
+        assert checks(before) == ["data", "memory"]
+        worker.send(resume=worker_pb2.ResumeTraining())
+        after = worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    assert [report.WhichOneof("report") for report in after[:1]] == ["resumed"]
+    assert checks(after) == ["training", "checkpoint", "adapter"]
+    assert after[-1].rehearsed.plan.stages[0].steps == LONG.stages[0].steps
+
+
+@pytest.mark.parametrize("first", ["pause", "stop"])
+def test_a_rehearsal_alone_that_is_told_to_stop_has_no_plan(
+    first: str, tiny_base: Path, persona: Path, tmp_path: Path
+) -> None:
+    with Worker(tiny_base, persona, tmp_path / "job", LONG, plan=True) as worker:
+        if first == "pause":
+            worker.send(pause=worker_pb2.PauseTraining())
+            worker.until(lambda report: report.HasField("paused"))
+        worker.send(stop=worker_pb2.StopTraining())
+        reports = worker.finish()
+        assert worker.process.returncode == 0, worker.log()
+    assert reports[-1].HasField("stopped")
+    assert "training" not in checks(reports)
+    assert not any(report.HasField("rehearsed") for report in reports)

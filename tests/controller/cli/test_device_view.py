@@ -6,8 +6,12 @@ from protos.nanofleet.v1.device_pb2 import Board, Device, ThermalZone, TripPoint
 
 
 def card(board: Board) -> dict[str, str]:
+    return card_of(Device(board=board))
+
+
+def card_of(device: Device) -> dict[str, str]:
     record = DeviceRecord("kitchen", "127.0.0.1:7401", {}, 0, 0)
-    status = DeviceStatus(record, reachable=True, device=Device(board=board))
+    status = DeviceStatus(record, reachable=True, device=device)
     return {label: str(value) for label, value in device_view.card(status, 1).fields}
 
 
@@ -53,3 +57,21 @@ def test_a_simulated_board_is_called_one_wherever_it_is_named() -> None:
     status = DeviceStatus(record, reachable=True, device=Device(board=board))
     for table in (device_view.table([status], 1), device_view.checked_table([status], 1)):
         assert any("(simulated)" in str(cell) for cell in table.rows[0])
+
+
+def test_what_feeds_a_board_and_what_comes_back_from_swap_are_told_where_they_are_known() -> None:
+    device = Device(board=orin())
+    shown = card_of(device)
+    assert (shown["supply"], shown["swap-in"]) == ("", "")
+    device.swap_in_bytes_per_s = 1_500_000.0
+    device.supply.battery_percent = 87.0
+    assert card_of(device)["swap-in"] == "1.50 MB/s"
+    for on_mains, said in ((None, "battery 87 %"), (True, "mains, battery 87 %"),
+                           (False, "battery 87 %")):  # fmt: skip
+        if on_mains is not None:
+            device.supply.on_mains = on_mains
+        assert card_of(device)["supply"] == said
+    device.supply.ClearField("battery_percent")
+    assert card_of(device)["supply"] == "battery"
+    device.supply.on_mains = True
+    assert card_of(device)["supply"] == "mains"

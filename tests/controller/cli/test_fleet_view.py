@@ -119,3 +119,30 @@ def test_what_no_sensor_has_measured_is_marked() -> None:
     assert fleet_view.as_plain(rows[0])["simulated"] is True
     taken.simulated = False
     assert "sim" not in drawn([fleet_view.row_of("kitchen", taken, {})], 100)
+
+
+def test_supply_and_swap_in_have_columns_where_they_exist() -> None:
+    plain_row = fleet_view.row_of("hall", sample(), {})
+    assert "SUPPLY" not in drawn([plain_row], 120)
+    assert "SWAP-IN" not in drawn([plain_row], 120)
+    taken = sample()
+    taken.supply.on_mains = False
+    taken.supply.battery_percent = 40.0
+    taken.memory.swap_in_bytes_per_s = 3_200_000.0
+    rows = [plain_row, fleet_view.row_of("robot", taken, {})]
+    hall, robot = drawn(rows, 120).splitlines()[-2:]
+    assert "SUPPLY" in drawn(rows, 120)
+    assert "battery 40 %" in robot
+    assert "3.20 MB/s" in robot
+    assert "battery" not in hall
+    assert tuple(fleet_screen.table(rows).columns) == (
+        "DEVICE", "STATE", "MEMORY", "SWAP-IN", "POWER", "SUPPLY", "TEMP", "TOK/S", "JOB", "STEP",
+        "LOSS", "TO GO",
+    )  # fmt: skip
+    shown = fleet_view.as_plain(rows[1])
+    assert (shown["on_mains"], shown["battery_percent"]) == (False, 40.0)
+    assert fleet_view.as_plain(plain_row)["swap_in_bytes_per_s"] is None
+    taken.memory.swap_in_bytes_per_s = 0.0
+    assert "SWAP-IN" not in drawn([fleet_view.row_of("robot", taken, {})], 120)
+    taken.simulated = True
+    assert "battery 40 % sim" in drawn([fleet_view.row_of("robot", taken, {})], 120)

@@ -85,6 +85,10 @@ def test_the_card_while_it_runs_and_after_it() -> None:
     running.result.CopyFrom(result())
     shown = dict(job_record.card(record(running), names, 2).fields)
     assert shown["generated"] == "12,000 tokens to 120 prompts in 7 min 8 s (28.0 tokens/s)"
+    running.result.energy_j = 840
+    running.result.circumstances.simulated = True
+    assert dict(job_record.card(record(running), names, 2).fields)["energy"] == "840 J sim"
+    assert job_screen.outcome("teach", running.result).endswith(", 840 J sim.")
 
 
 @pytest.mark.parametrize(

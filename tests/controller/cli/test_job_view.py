@@ -4,8 +4,10 @@ import pytest
 from rich.console import Console
 
 from controller import pictures
-from controller.cli import job_record, job_screen, job_view
+from controller.cli import board_view, job_record, job_screen, job_view
 from controller.cli.job_view import JobView
+from controller.cli.output import Cell
+from controller.records import JobRecord
 from protos import errors
 from protos.nanofleet.v1 import job_pb2, telemetry_pb2
 
@@ -266,9 +268,65 @@ def test_a_rehearsal_is_told_line_by_line_and_kept_with_the_job() -> None:
         assert job_screen.event_line(event).endswith(said)
         job = pictures.after(job, event)
     assert (job.rehearsal.checks[0], job.rehearsal.plan) == (check, plan)
+    plan.simulated = True
+    assert job_screen.event_line(job_pb2.JobEvent(plan=plan)).endswith("1.42 GB, 900 J sim")
     shown = dict(job_record.rehearsal(job.rehearsal))
     assert shown["check data"] == "16 samples, 400 tokens"
     assert str(shown["forecast"]).startswith("it will take 2 min 13 s")
+
+
+def decided(act: str, reason: str, *, holds: bool) -> job_pb2.JobEvent:
+    told = job_pb2.Decided(act=act, reason=reason, holds=holds)
+    return job_pb2.JobEvent(attempt=1, decided=told)
+
+
+HOT = "The board is at 91.2 °C, more than 90 °C: it rests until it was at most 80 °C for 30 s."
+
+
+def test_a_job_that_rests_says_so_and_why_on_the_screen() -> None:
+    resting = after(
+        moved(job_pb2.JOB_STATE_RUNNING), progress(3), decided("suspend the job", HOT, holds=True)
+    )
+    shown = drawn(resting, 120)
+    assert shown.startswith("resting ")
+    assert HOT in shown
+    assert "running" not in shown
+    goes_on = job_view.apply(decided("resume the job", "There is room.", holds=False), resting)
+    assert drawn(goes_on, 120).startswith("running ")
+    assert HOT not in drawn(goes_on, 120)
+    assert "preparing" not in drawn(after(decided("let the job wait", HOT, holds=True)), 120)
+    ended = job_view.apply(moved(job_pb2.JOB_STATE_PAUSED), resting)
+    assert drawn(ended, 120).startswith("paused ")
+
+
+def text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell.text
+
+
+def record_of(job: job_pb2.Job) -> JobRecord:
+    return JobRecord("01JDX", "persona", "kitchen", 1, job.state, job, 1)
+
+
+def test_a_job_that_rests_says_so_and_why_in_list_and_show() -> None:
+    running = pictures.after(job_pb2.Job(), moved(job_pb2.JOB_STATE_RUNNING))
+    resting = pictures.after(running, decided("suspend the job", HOT, holds=True))
+    both = job_record.table([record_of(running), record_of(resting)], 1)
+    assert both.columns[-1] == "WHY IT RESTS"
+    assert [(text(row[3]), row[-1]) for row in both.rows] == [("running", ""), ("resting", HOT)]
+    assert job_record.table([record_of(running)], 1).columns[-1] == "SUBMITTED"
+    shown = dict(job_record.card(record_of(resting), {}, 1).fields)
+    assert (text(shown["state"]), shown["rests"]) == ("resting", HOT)
+    plain = job_record.as_plain(record_of(resting))
+    assert plain["state"] == "running", "what programs read is the job's state"
+    assert isinstance(plain["job"], dict)
+    assert plain["job"]["held"] == {"act": "suspend the job", "reason": HOT, "holds": True}
+    for over in (
+        decided("resume the job", "", holds=False),
+        moved(job_pb2.JOB_STATE_QUEUED),
+        moved(job_pb2.JOB_STATE_SUCCEEDED),
+    ):
+        assert not pictures.after(resting, over).HasField("held")
+    assert not pictures.failed(resting, "It is gone.").HasField("held")
 
 
 def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> None:
@@ -286,16 +344,18 @@ def test_the_board_of_a_result_is_told_with_what_makes_figures_comparable() -> N
             telemetry_pb2.OverCurrentSample(name="OC2 average over-current"),
         ],
     )
-    assert job_screen.circumstances(board) == (
+    assert board_view.circumstances(board) == (
         "15W (0), 6 cores, clocks free; 7.2 W VDD_IN; 52 °C mean, 58 °C peak (tj-thermal);"
         " 3 × OC1 under-voltage"
     )
     board.simulated = board.changed = True
-    assert "changed meanwhile, all of it simulated;" in job_screen.circumstances(board)
-    assert job_screen.circumstances(job_pb2.Circumstances()) == ""
+    simulated = board_view.circumstances(board)
+    assert "changed meanwhile, all of it simulated;" in simulated
+    assert "; 7.2 W sim VDD_IN; 52 °C sim mean, 58 °C sim peak (tj-thermal);" in simulated
+    assert board_view.circumstances(job_pb2.Circumstances()) == ""
     result = job_pb2.JobResult(energy_j=370, circumstances=board)
-    assert job_screen.energy(result) == "370 J sim"
-    assert job_screen.energy(job_pb2.JobResult()) == "–"
+    assert board_view.energy(result) == "370 J sim"
+    assert board_view.energy(job_pb2.JobResult()) == "–"
 
 
 def test_a_failed_attempt_is_told_as_a_diagnosis() -> None:
