@@ -80,6 +80,7 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             loaded_model=self._host.loaded(),
             active_jobs=active,
             capabilities=CAPABILITIES,
+            requests=self._host.presence.requests,
         )
         return device_pb2.GetDeviceResponse(device=device)
 

@@ -26,7 +26,7 @@ from protos.nanofleet.v1 import job_pb2 as protos_dot_nanofleet_dot_v1_dot_job__
 from protos.nanofleet.v1 import telemetry_pb2 as protos_dot_nanofleet_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/nanofleet/v1/device.proto\x12\x0cnanofleet.v1\x1a\x1dprotos/nanofleet/v1/job.proto\x1a#protos/nanofleet/v1/telemetry.proto\"\x12\n\x10GetDeviceRequest\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.nanofleet.v1.Device\"\xe3\x02\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x13\n\x0b\x62oottime_ns\x18\x05 \x01(\x04\x12\x0e\n\x06utc_ns\x18\x06 \x01(\x03\x12\"\n\x05\x62oard\x18\x07 \x01(\x0b\x32\x13.nanofleet.v1.Board\x12%\n\x07\x65ngines\x18\x08 \x03(\x0b\x32\x14.nanofleet.v1.Engine\x12&\n\x07storage\x18\t \x01(\x0b\x32\x15.nanofleet.v1.Storage\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12/\n\x0cloaded_model\x18\x0b \x01(\x0b\x32\x19.nanofleet.v1.LoadedModel\x12\x13\n\x0b\x61\x63tive_jobs\x18\x0c \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\"\xa1\x03\n\x05\x42oard\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0b\n\x03soc\x18\x03 \x01(\t\x12\x0b\n\x03l4t\x18\x04 \x01(\t\x12\x0f\n\x07jetpack\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x11\n\tcpu_count\x18\x08 \x01(\r\x12\x1a\n\x12memory_total_bytes\x18\t \x01(\x04\x12\x12\n\npower_mode\x18\n \x01(\t\x12\x11\n\tis_jetson\x18\x0b \x01(\x08\x12\x19\n\x11\x63uda_architecture\x18\x0c \x01(\t\x12\x0f\n\x07\x63\x61rrier\x18\r \x01(\t\x12\x19\n\x11memory_variant_gb\x18\x0e \x01(\r\x12\r\n\x05glibc\x18\x0f \x01(\t\x12\x11\n\tcontainer\x18\x10 \x01(\t\x12(\n\x05zones\x18\x11 \x03(\x0b\x32\x19.nanofleet.v1.ThermalZone\x12\x11\n\tsimulated\x18\x12 \x01(\t\x12\x1a\n\rclocks_pinned\x18\x13 \x01(\x08H\x00\x88\x01\x01\x42\x10\n\x0e_clocks_pinned\"C\n\x0bThermalZone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05trips\x18\x02 \x03(\x0b\x32\x17.nanofleet.v1.TripPoint\"*\n\tTripPoint\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\"\'\n\x06\x45ngine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"K\n\x07Storage\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x61rtifacts_bytes\x18\x03 \x01(\x04\"S\n\x0bLoadedModel\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x02 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\r\"P\n\x15WatchTelemetryRequest\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\x11\n\tlive_only\x18\x02 \x01(\x08\x12\x11\n\tperiod_ms\x18\x03 \x01(\r\"H\n\x16WatchTelemetryResponse\x12.\n\x07samples\x18\x01 \x03(\x0b\x32\x1d.nanofleet.v1.TelemetrySample\"J\n\x11ListEventsRequest\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x0e\n\x06newest\x18\x03 \x01(\r\"S\n\x12ListEventsResponse\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12)\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.nanofleet.v1.DeviceEvent\"\x86\x01\n\x0b\x44\x65viceEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12 \n\x02\x61t\x18\x02 \x01(\x0b\x32\x14.nanofleet.v1.Moment\x12\x0b\n\x03\x61\x63t\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t2\x8d\x02\n\rDeviceService\x12L\n\tGetDevice\x12\x1e.nanofleet.v1.GetDeviceRequest\x1a\x1f.nanofleet.v1.GetDeviceResponse\x12]\n\x0eWatchTelemetry\x12#.nanofleet.v1.WatchTelemetryRequest\x1a$.nanofleet.v1.WatchTelemetryResponse0\x01\x12O\n\nListEvents\x12\x1f.nanofleet.v1.ListEventsRequest\x1a .nanofleet.v1.ListEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/nanofleet/v1/device.proto\x12\x0cnanofleet.v1\x1a\x1dprotos/nanofleet/v1/job.proto\x1a#protos/nanofleet/v1/telemetry.proto\"\x12\n\x10GetDeviceRequest\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.nanofleet.v1.Device\"\xf5\x02\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x13\n\x0b\x62oottime_ns\x18\x05 \x01(\x04\x12\x0e\n\x06utc_ns\x18\x06 \x01(\x03\x12\"\n\x05\x62oard\x18\x07 \x01(\x0b\x32\x13.nanofleet.v1.Board\x12%\n\x07\x65ngines\x18\x08 \x03(\x0b\x32\x14.nanofleet.v1.Engine\x12&\n\x07storage\x18\t \x01(\x0b\x32\x15.nanofleet.v1.Storage\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12/\n\x0cloaded_model\x18\x0b \x01(\x0b\x32\x19.nanofleet.v1.LoadedModel\x12\x13\n\x0b\x61\x63tive_jobs\x18\x0c \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12\x10\n\x08requests\x18\x0e \x01(\r\"\xa1\x03\n\x05\x42oard\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0b\n\x03soc\x18\x03 \x01(\t\x12\x0b\n\x03l4t\x18\x04 \x01(\t\x12\x0f\n\x07jetpack\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x11\n\tcpu_count\x18\x08 \x01(\r\x12\x1a\n\x12memory_total_bytes\x18\t \x01(\x04\x12\x12\n\npower_mode\x18\n \x01(\t\x12\x11\n\tis_jetson\x18\x0b \x01(\x08\x12\x19\n\x11\x63uda_architecture\x18\x0c \x01(\t\x12\x0f\n\x07\x63\x61rrier\x18\r \x01(\t\x12\x19\n\x11memory_variant_gb\x18\x0e \x01(\r\x12\r\n\x05glibc\x18\x0f \x01(\t\x12\x11\n\tcontainer\x18\x10 \x01(\t\x12(\n\x05zones\x18\x11 \x03(\x0b\x32\x19.nanofleet.v1.ThermalZone\x12\x11\n\tsimulated\x18\x12 \x01(\t\x12\x1a\n\rclocks_pinned\x18\x13 \x01(\x08H\x00\x88\x01\x01\x42\x10\n\x0e_clocks_pinned\"C\n\x0bThermalZone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05trips\x18\x02 \x03(\x0b\x32\x17.nanofleet.v1.TripPoint\"*\n\tTripPoint\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\"\'\n\x06\x45ngine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"K\n\x07Storage\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x61rtifacts_bytes\x18\x03 \x01(\x04\"S\n\x0bLoadedModel\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x02 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\r\"P\n\x15WatchTelemetryRequest\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\x11\n\tlive_only\x18\x02 \x01(\x08\x12\x11\n\tperiod_ms\x18\x03 \x01(\r\"H\n\x16WatchTelemetryResponse\x12.\n\x07samples\x18\x01 \x03(\x0b\x32\x1d.nanofleet.v1.TelemetrySample\"J\n\x11ListEventsRequest\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x0e\n\x06newest\x18\x03 \x01(\r\"S\n\x12ListEventsResponse\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12)\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.nanofleet.v1.DeviceEvent\"\x86\x01\n\x0b\x44\x65viceEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12 \n\x02\x61t\x18\x02 \x01(\x0b\x32\x14.nanofleet.v1.Moment\x12\x0b\n\x03\x61\x63t\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t2\x8d\x02\n\rDeviceService\x12L\n\tGetDevice\x12\x1e.nanofleet.v1.GetDeviceRequest\x1a\x1f.nanofleet.v1.GetDeviceResponse\x12]\n\x0eWatchTelemetry\x12#.nanofleet.v1.WatchTelemetryRequest\x1a$.nanofleet.v1.WatchTelemetryResponse0\x01\x12O\n\nListEvents\x12\x1f.nanofleet.v1.ListEventsRequest\x1a .nanofleet.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,29 +38,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEVICERESPONSE']._serialized_start=138
   _globals['_GETDEVICERESPONSE']._serialized_end=195
   _globals['_DEVICE']._serialized_start=198
-  _globals['_DEVICE']._serialized_end=553
-  _globals['_BOARD']._serialized_start=556
-  _globals['_BOARD']._serialized_end=973
-  _globals['_THERMALZONE']._serialized_start=975
-  _globals['_THERMALZONE']._serialized_end=1042
-  _globals['_TRIPPOINT']._serialized_start=1044
-  _globals['_TRIPPOINT']._serialized_end=1086
-  _globals['_ENGINE']._serialized_start=1088
-  _globals['_ENGINE']._serialized_end=1127
-  _globals['_STORAGE']._serialized_start=1129
-  _globals['_STORAGE']._serialized_end=1204
-  _globals['_LOADEDMODEL']._serialized_start=1206
-  _globals['_LOADEDMODEL']._serialized_end=1289
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_start=1291
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=1371
-  _globals['_WATCHTELEMETRYRESPONSE']._serialized_start=1373
-  _globals['_WATCHTELEMETRYRESPONSE']._serialized_end=1445
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1447
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1521
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1523
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1606
-  _globals['_DEVICEEVENT']._serialized_start=1609
-  _globals['_DEVICEEVENT']._serialized_end=1743
-  _globals['_DEVICESERVICE']._serialized_start=1746
-  _globals['_DEVICESERVICE']._serialized_end=2015
+  _globals['_DEVICE']._serialized_end=571
+  _globals['_BOARD']._serialized_start=574
+  _globals['_BOARD']._serialized_end=991
+  _globals['_THERMALZONE']._serialized_start=993
+  _globals['_THERMALZONE']._serialized_end=1060
+  _globals['_TRIPPOINT']._serialized_start=1062
+  _globals['_TRIPPOINT']._serialized_end=1104
+  _globals['_ENGINE']._serialized_start=1106
+  _globals['_ENGINE']._serialized_end=1145
+  _globals['_STORAGE']._serialized_start=1147
+  _globals['_STORAGE']._serialized_end=1222
+  _globals['_LOADEDMODEL']._serialized_start=1224
+  _globals['_LOADEDMODEL']._serialized_end=1307
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_start=1309
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=1389
+  _globals['_WATCHTELEMETRYRESPONSE']._serialized_start=1391
+  _globals['_WATCHTELEMETRYRESPONSE']._serialized_end=1463
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1465
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1539
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1541
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1624
+  _globals['_DEVICEEVENT']._serialized_start=1627
+  _globals['_DEVICEEVENT']._serialized_end=1761
+  _globals['_DEVICESERVICE']._serialized_start=1764
+  _globals['_DEVICESERVICE']._serialized_end=2033
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,7 @@ class Device(_message.Message):
     LOADED_MODEL_FIELD_NUMBER: _builtins.int
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     agent_version: _builtins.str
     journal_id: _builtins.str
@@ -85,6 +86,8 @@ class Device(_message.Message):
     """What may be used by workers: MemTotal less the system's share and the reserve."""
     active_jobs: _builtins.int
     """Jobs that are QUEUED, RUNNING or PAUSED here."""
+    requests: _builtins.int
+    """Requests to the model that wait for their turn, or are answered now."""
     @_builtins.property
     def board(self) -> Global___Board: ...
     @_builtins.property
@@ -115,10 +118,11 @@ class Device(_message.Message):
         loaded_model: Global___LoadedModel | None = ...,
         active_jobs: _builtins.int = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["board", b"board", "loaded_model", b"loaded_model", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "agent_version", b"agent_version", "board", b"board", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "capabilities", b"capabilities", "engines", b"engines", "journal_id", b"journal_id", "loaded_model", b"loaded_model", "memory_budget_bytes", b"memory_budget_bytes", "name", b"name", "storage", b"storage", "utc_ns", b"utc_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "agent_version", b"agent_version", "board", b"board", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "capabilities", b"capabilities", "engines", b"engines", "journal_id", b"journal_id", "loaded_model", b"loaded_model", "memory_budget_bytes", b"memory_budget_bytes", "name", b"name", "requests", b"requests", "storage", b"storage", "utc_ns", b"utc_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
