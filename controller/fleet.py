@@ -208,6 +208,10 @@ class Fleet:
         """Oldest first; revoked and expired ones, too."""
         return self._keys.every()
 
+    def any_key_made(self) -> bool:
+        """Also when all are revoked by now."""
+        return self._keys.any_made()
+
     def revoke_key(self, name: str) -> ApiKey:
         return self._keys.revoke(name)
 
@@ -422,9 +426,10 @@ class Fleet:
         Give ``prompt``, continued as it is, or ``messages`` of (role, content), which go through
         the model's chat template. Leaving the loop cancels the generation on the device.
 
-        ``logit_bias`` is added to the logits of single tokens. ``gbnf`` or ``json_schema`` binds the answer to a form. With ``top_logprobs`` each token
-        brings its log-probability and those of so many likeliest. ``priority`` is low, normal or
-        high; a request whose turn does not come within ``deadline_s`` raises TimedOut.
+        ``logit_bias`` is added to the logits of single tokens. ``gbnf`` or ``json_schema`` binds
+        the answer to a form. With ``top_logprobs`` each token brings its log-probability and those
+        of so many likeliest. ``priority`` is low, normal or high; a request whose turn does not
+        come within ``deadline_s`` raises TimedOut.
         """
         sampling = inference_pb2.Sampling(
             temperature=temperature,

@@ -101,6 +101,8 @@ class CatalogueEntry:
     size_bytes: int
     kind: Kind
     details: Mapping[str, object] = field(default_factory=dict)
+    # When its bytes came into the store, as far as the store was asked.
+    added_utc_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,9 @@ class SyncFleet:
     def keys(self) -> list[ApiKey]:
         return self._fleet.keys()
 
+    def any_key_made(self) -> bool:
+        return self._fleet.any_key_made()
+
     def revoke_key(self, name: str) -> ApiKey:
         return self._fleet.revoke_key(name)
 
