@@ -115,6 +115,8 @@ class Point(enum.Enum):
     FLEET_CONFIRMED = "fleet.confirmed"
     FLEET_LEASED = "fleet.leased"
     FLEET_COLLECTED = "fleet.collected"
+    FLEET_KEY_MADE = "fleet.key_made"
+    FLEET_KEY_REVOKED = "fleet.key_revoked"
 
     # Conversion and merging
     MODEL_CONVERTED = "model.converted"

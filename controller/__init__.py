@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from controller.jobfile import JobFile, load_job_file, parse_job
     from controller.merging import merge_adapter
     from controller.records import (
+        ApiKey,
         CatalogueEntry,
         DeviceRecord,
         DeviceStatus,
         ImportProgress,
         JobRecord,
+        NewKey,
         PlanStep,
+        Sighting,
         Token,
         Transfer,
         TransferProgress,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from controller.sync import SyncFleet
 
 __all__ = [
+    "ApiKey",
     "CatalogueEntry",
     "DeviceRecord",
     "DeviceStatus",
@@ -39,7 +43,9 @@ __all__ = [
     "ImportProgress",
     "JobFile",
     "JobRecord",
+    "NewKey",
     "PlanStep",
+    "Sighting",
     "SyncFleet",
     "Token",
     "Transfer",

@@ -39,15 +39,19 @@ from controller.dispatch import Dispatcher
 from controller.failover import FailOver
 from controller.following import Follower, OnInterruption
 from controller.home import Home, default_home
+from controller.keys import Keys
 from controller.preparing import Preparation
 from controller.probe import Probe
 from controller.records import (
+    ApiKey,
     CatalogueEntry,
     DeviceRecord,
     DeviceStatus,
     ImportProgress,
     JobRecord,
+    NewKey,
     PlanStep,
+    Sighting,
     State,
     Token,
     Transfer,
@@ -58,6 +62,7 @@ from controller.store import leases as stored_leases
 from controller.tokens import TOKEN_LIFE_S
 from controller.transfer import OnProgress
 from protos.errors import TimedOut
+from protos.identity import Role
 from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2, telemetry_pb2
 from protos.transport import ENROLMENT_PORT
 
@@ -76,6 +81,8 @@ _REMOVED = (
 )
 
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
+NO_BIAS: Mapping[int, float] = MappingProxyType({})
+NO_SIGHTINGS: Mapping[str, Sighting] = MappingProxyType({})
 
 
 class Fleet:
@@ -91,6 +98,7 @@ class Fleet:
         self._dispatcher = Dispatcher(
             self._store, self._catalogue, self._connections, self._probe, preparation
         )
+        self._keys = Keys(self._store)
         self._fail_over = FailOver(self._dispatcher)
         self._follower = Follower(
             self._store, self._connections, self._dispatcher.ensure_sent, self._fail_over
@@ -164,6 +172,11 @@ class Fleet:
         found = await self._probe.statuses(self.devices())
         return facts.selected_statuses(found, selector)
 
+    async def sightings(self, before: Mapping[str, Sighting] = NO_SIGHTINGS) -> list[Sighting]:
+        """As ``statuses`` with what each device holds, for who asks every few seconds: nothing is
+        noted in the store. ``before``: the last ones, by device."""
+        return await self._probe.sightings(self.devices(), before)
+
     async def device_events(self, device: str, *, newest: int = 20) -> list[device_pb2.DeviceEvent]:
         """What was decided about its models, the oldest of them first."""
         connection = self._to(device)
@@ -184,6 +197,28 @@ class Fleet:
             for record in stored_jobs.unfinished(transaction, name):
                 stored_jobs.fail(transaction, record, _REMOVED)
             stored_devices.remove(transaction, name)
+
+    # API keys
+
+    def add_key(self, name: str, *, role: Role = Role.OPERATOR, ttl_s: float = 0.0) -> NewKey:
+        """For `nanofleet serve`: a viewer's sees the models, an operator's generates. ``ttl_s`` 0:
+        until it is revoked. AlreadyExists while an unrevoked key has the name."""
+        return self._keys.add(name, role, ttl_s)
+
+    def keys(self) -> list[ApiKey]:
+        """Oldest first; revoked and expired ones, too."""
+        return self._keys.every()
+
+    def any_key_made(self) -> bool:
+        """Also when all are revoked by now."""
+        return self._keys.any_made()
+
+    def revoke_key(self, name: str) -> ApiKey:
+        return self._keys.revoke(name)
+
+    def key_holder(self, text: str) -> ApiKey:
+        """The key that ``text`` is. Unauthenticated when it is none, or not any more."""
+        return self._keys.holder(text)
 
     # Artifacts
 
@@ -392,6 +427,7 @@ class Fleet:
         stop: Sequence[str] = (),
         suppress_tokens: Sequence[int] = (),
         suppress_texts: Sequence[str] = (),
+        logit_bias: Mapping[int, float] = NO_BIAS,
         gbnf: str = "",
         json_schema: str = "",
         top_logprobs: int | None = None,
@@ -405,9 +441,10 @@ class Fleet:
         Give ``prompt``, continued as it is, or ``messages`` of (role, content), which go through
         the model's chat template. Leaving the loop cancels the generation on the device.
 
-        ``gbnf`` or ``json_schema`` binds the answer to a form. With ``top_logprobs`` each token
-        brings its log-probability and those of so many likeliest. ``priority`` is low, normal or
-        high; a request whose turn does not come within ``deadline_s`` raises TimedOut.
+        ``logit_bias`` is added to the logits of single tokens. ``gbnf`` or ``json_schema`` binds
+        the answer to a form. With ``top_logprobs`` each token brings its log-probability and those
+        of so many likeliest. ``priority`` is low, normal or high; a request whose turn does not
+        come within ``deadline_s`` raises TimedOut.
         """
         sampling = inference_pb2.Sampling(
             temperature=temperature,
@@ -418,6 +455,7 @@ class Fleet:
             seed=seed,
             suppress_tokens=suppress_tokens,
             suppress_texts=suppress_texts,
+            logit_bias=logit_bias,
         )
         request = generation.request(
             base_digest=self._digest(base, BASE_MODEL),

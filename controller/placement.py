@@ -53,11 +53,11 @@ class Wanted:
 
 
 class Ground(enum.Enum):
-    """Why a device does not get a job."""
+    """Why a device does not get a job, or a request to a model."""
 
-    MISMATCH = "the job does not ask for it"
+    MISMATCH = "it is not asked for"
     AWAY = "it cannot be reached"
-    UNFIT = "it cannot run the job"
+    UNFIT = "it cannot do that"
     BEHIND = "another one is better"
 
 
@@ -94,25 +94,25 @@ def refusal(placement: Placement) -> NanofleetError:
     if not asked_for:
         return Refused(
             "No device of the fleet is one that this job asks for.",
-            why=_listed(placement.rejections),
+            why=listed(placement.rejections),
             fix="Change `device` or `selector` in the job file.",
             reason="NO_DEVICE",
         )
     if all(no.ground is Ground.AWAY for no in asked_for):
         return Unreachable(
             "No device for this job can be reached.",
-            why=_listed(asked_for),
+            why=listed(asked_for),
             fix="The job was not sent: submit it again when a device is back.",
         )
     return Refused(
         "No device can have this job.",
-        why=_listed(asked_for),
+        why=listed(asked_for),
         fix="Change `device` or `selector` in the job file, or free a device.",
         reason="NO_DEVICE",
     )
 
 
-def _listed(rejections: Sequence[Rejection]) -> str:
+def listed(rejections: Sequence[Rejection]) -> str:
     """The reasons of a few; a large fleet says no in a few ways."""
     said = [f"{no.device}: {no.reason.rstrip('.')}" for no in rejections[:_LISTED]]
     more = [f"and {len(rejections) - _LISTED} more"] if len(rejections) > _LISTED else []

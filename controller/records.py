@@ -46,12 +46,44 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """A device as it was just found, and the digests that it holds: of one that cannot be reached
+    those that it held before."""
+
+    status: DeviceStatus
+    held: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A one-time invitation: ``nanofleet-agent join <text>``. ``text`` holds a secret."""
 
     text: str
     device: str
     expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Who may ask the service over HTTP, without the secret. 0 never expires, 0 is not revoked."""
+
+    id: str
+    name: str
+    role: Role
+    created_utc_ns: int
+    expires_utc_ns: int = 0
+    revoked_utc_ns: int = 0
+
+    def is_expired(self, utc_ns: int) -> bool:
+        return 0 < self.expires_utc_ns <= utc_ns
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made. ``text`` holds the secret, which is nowhere else."""
+
+    text: str
+    key: ApiKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +103,8 @@ class CatalogueEntry:
     size_bytes: int
     kind: Kind
     details: Mapping[str, object] = field(default_factory=dict)
+    # When its bytes came into the store, as far as the store was asked.
+    added_utc_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

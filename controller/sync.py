@@ -28,15 +28,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from artifacts.record import Kind
-from controller.fleet import NO_LABELS, Fleet
+from controller.fleet import NO_BIAS, NO_LABELS, NO_SIGHTINGS, Fleet
 from controller.following import OnInterruption
 from controller.records import (
+    ApiKey,
     CatalogueEntry,
     DeviceRecord,
     DeviceStatus,
     ImportProgress,
     JobRecord,
+    NewKey,
     PlanStep,
+    Sighting,
     State,
     Token,
     Transfer,
@@ -44,6 +47,7 @@ from controller.records import (
 from controller.tokens import TOKEN_LIFE_S
 from controller.transfer import OnProgress
 from protos.errors import Refused
+from protos.identity import Role
 from protos.nanofleet.v1 import artifact_pb2, device_pb2, inference_pb2, job_pb2, telemetry_pb2
 from protos.transport import ENROLMENT_PORT
 
@@ -230,6 +234,9 @@ class SyncFleet:
     def statuses(self, selector: str = "") -> list[DeviceStatus]:
         return self._loop.run(self._fleet.statuses(selector))
 
+    def sightings(self, before: Mapping[str, Sighting] = NO_SIGHTINGS) -> list[Sighting]:
+        return self._loop.run(self._fleet.sightings(before))
+
     def device_events(self, device: str, *, newest: int = 20) -> list[device_pb2.DeviceEvent]:
         return self._loop.run(self._fleet.device_events(device, newest=newest))
 
@@ -238,6 +245,23 @@ class SyncFleet:
 
     def remove_device(self, device: str) -> None:
         self._fleet.remove_device(device)
+
+    # API keys
+
+    def add_key(self, name: str, *, role: Role = Role.OPERATOR, ttl_s: float = 0.0) -> NewKey:
+        return self._fleet.add_key(name, role=role, ttl_s=ttl_s)
+
+    def keys(self) -> list[ApiKey]:
+        return self._fleet.keys()
+
+    def any_key_made(self) -> bool:
+        return self._fleet.any_key_made()
+
+    def revoke_key(self, name: str) -> ApiKey:
+        return self._fleet.revoke_key(name)
+
+    def key_holder(self, text: str) -> ApiKey:
+        return self._fleet.key_holder(text)
 
     # Artifacts
 
@@ -350,6 +374,7 @@ class SyncFleet:
         stop: Sequence[str] = (),
         suppress_tokens: Sequence[int] = (),
         suppress_texts: Sequence[str] = (),
+        logit_bias: Mapping[int, float] = NO_BIAS,
         gbnf: str = "",
         json_schema: str = "",
         top_logprobs: int | None = None,
@@ -373,6 +398,7 @@ class SyncFleet:
                 stop=stop,
                 suppress_tokens=suppress_tokens,
                 suppress_texts=suppress_texts,
+                logit_bias=logit_bias,
                 gbnf=gbnf,
                 json_schema=json_schema,
                 top_logprobs=top_logprobs,

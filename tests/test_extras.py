@@ -36,11 +36,19 @@ PROCESSES = {
     "train": ("agent.training.worker", "agent.training.prepare"),
     "train-cuda": ("agent.training.worker", "agent.training.prepare"),
     "controller": ("controller", "controller.cli.__main__", "artifacts.convert.__main__"),
+    "serve": ("controller.web.app", "controller.web.server"),
     "qint8": ("artifacts.convert.qint8",),
     "proof": ("artifacts.convert.proof",),
 }
 # Of an extra of its own; who imports it says what to install.
-APART = {"artifacts.convert.qint8", "artifacts.convert.proof"}
+APART = {
+    "artifacts.convert.qint8",
+    "artifacts.convert.proof",
+    "controller.web.app",
+    "controller.web.server",
+}
+# Installed beside another one, whose packages it needs as well.
+BESIDE = {"serve": "controller"}
 # Imported by name only, where Python is too old for its own.
 BY_NAME = {"tomli"}
 # A part of a distribution that is named.
@@ -122,5 +130,7 @@ def test_on_64_bit_arm_no_extra_takes_a_torch_that_brings_cuda(extra: str, pytho
 @pytest.mark.parametrize("extra", PROCESSES)
 def test_an_extra_is_what_its_processes_import(extra: str) -> None:
     base, wanted = required("dependencies"), others(PROCESSES[extra]) - BROUGHT_ALONG
+    if extra in BESIDE:
+        base |= required(BESIDE[extra])
     assert wanted - base <= required(extra), "imported and not installed"
     assert required(extra) - BY_NAME <= wanted, "installed and not imported"

@@ -82,6 +82,22 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "protos",
     ),
     "controller": ("controller", "artifacts", "protos"),
+    "controller.gateway": (
+        "artifacts.base_model",
+        "controller.Fleet",
+        "controller.catalogue",
+        "controller.facts",
+        "controller.gateway",
+        "controller.jobfields",
+        "controller.lineage",
+        "controller.placement",
+        "controller.records",
+        "controller.selector",
+        "controller.web.door",
+        "controller.web.exchange",
+        "protos",
+    ),
+    "controller.web": ("controller.Fleet", "controller.gateway", "controller.web", "protos"),
 }
 OURS = ("agent", "artifacts", "controller", "jetson", "protos")
 HEAVY = (
@@ -129,6 +145,18 @@ def test_a_module_imports_only_what_its_part_may(module: str, path: Path) -> Non
     assert not wrong, f"{module} (of {part}) imports {wrong}"
 
 
+def test_the_service_is_started_by_its_command_alone() -> None:
+    """Whoever uses the library or another command needs none of what it is made of."""
+    service = ("controller.web", "controller.gateway")
+    importers = {
+        name
+        for name, path in modules()
+        if not any(within(name, part) for part in service)
+        and any(within(found, part) for found in imported(path) for part in service)
+    }
+    assert importers == {"controller.cli.serve"}
+
+
 def test_jetson_stats_is_named_by_the_program_that_reads_it_alone() -> None:
     """AGPL, and it changes how processes are started in whoever imports it."""
     names = {
@@ -149,8 +177,9 @@ def test_jetson_stats_is_named_by_the_program_that_reads_it_alone() -> None:
     [
         ("agent.daemon", (*HEAVY, "cryptography", "rich", "typer", "sqlalchemy", "controller")),
         ("agent.cli", (*HEAVY, "cryptography", "controller")),
-        ("controller", (*HEAVY, "agent", "jetson")),
-        ("controller.cli.main", (*HEAVY, "agent", "jetson")),
+        ("controller", (*HEAVY, "agent", "jetson", "starlette", "uvicorn")),
+        ("controller.cli.main", (*HEAVY, "agent", "jetson", "starlette", "uvicorn")),
+        ("controller.web.app", (*HEAVY, "agent", "jetson", "rich", "typer")),
     ],
 )
 def test_an_entry_point_loads_nothing_heavy(entry: str, forbidden: tuple[str, ...]) -> None:

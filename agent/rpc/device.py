@@ -82,6 +82,7 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             loaded_model=self._host.loaded(),
             active_jobs=active,
             capabilities=CAPABILITIES,
+            requests=self._host.presence.requests,
         )
         self._add_telemetry(device)
         return device_pb2.GetDeviceResponse(device=device)

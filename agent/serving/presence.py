@@ -14,6 +14,11 @@ class Presence:
         self._none = asyncio.Event()
         self._none.set()
 
+    @property
+    def requests(self) -> int:
+        """That are here."""
+        return self._requests
+
     @contextmanager
     def of_one(self) -> Iterator[None]:
         """Around a request, from its arrival to its end."""

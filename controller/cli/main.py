@@ -19,8 +19,10 @@ from controller.cli import (
     init,
     job,
     job_follow,
+    key,
     model,
     score,
+    serve,
     token,
     top,
     version,
@@ -174,6 +176,14 @@ app.add_typer(
         },
     )
 )
+app.add_typer(
+    noun(
+        "key",
+        "Make, list and revoke API keys for `serve`.",
+        {"add": key.add, "list": key.list_keys, "revoke": key.revoke},
+    )
+)
+app.command()(serve.serve)
 app.command()(chat.chat)
 app.command()(generate.generate)
 app.command()(score.score)

@@ -21,3 +21,12 @@ def run(home: Path | None, body: Callable[["Fleet"], Awaitable[T]]) -> T:
             return await body(fleet)
 
     return asyncio.run(opened())
+
+
+def call(home: Path | None, body: Callable[["Fleet"], T]) -> T:
+    """The same of what waits for nobody."""
+
+    async def awaited(fleet: "Fleet") -> T:
+        return body(fleet)
+
+    return run(home, awaited)

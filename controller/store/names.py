@@ -51,21 +51,23 @@ def forget(connection: Connection, digest: str) -> None:
     connection.execute(delete(artifacts).where(artifacts.c.digest == digest))
 
 
-def _joined() -> Select[tuple[str, str, int, Kind, str]]:
+def _joined() -> Select[tuple[str, str, int, Kind, str, int]]:
     return select(
         names.c.name,
         artifacts.c.digest,
         artifacts.c.size_bytes,
         artifacts.c.kind,
         artifacts.c.details,
+        artifacts.c.added_utc_ns,
     ).select_from(artifacts.outerjoin(names, names.c.digest == artifacts.c.digest))
 
 
-def _entry(row: Row[tuple[str, str, int, Kind, str]]) -> CatalogueEntry:
+def _entry(row: Row[tuple[str, str, int, Kind, str, int]]) -> CatalogueEntry:
     return CatalogueEntry(
         name=row.name or "",
         digest=row.digest,
         size_bytes=row.size_bytes,
         kind=row.kind,
         details=json.loads(row.details),
+        added_utc_ns=row.added_utc_ns,
     )

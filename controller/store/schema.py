@@ -36,6 +36,10 @@
     names   ─ (kind, name) │                 a name moves when it is given to other bytes
               digest ──────┘
 
+    api_keys ─ id                            who may ask over HTTP; a revoked key stays
+               name, role, secret_sha256,    role: protos.identity.Role
+               created_utc_ns, expires_utc_ns, revoked_utc_ns
+
 The arrows are not foreign keys, except names → artifacts: a device can be removed and its jobs and
 events stay, as the record of what was done.
 """
@@ -55,7 +59,7 @@ from sqlalchemy import (
 
 # What `alembic_version` says when the database is as described above; a test holds that this is
 # the newest migration.
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData()
 
@@ -154,4 +158,16 @@ names = Table(
     Column("kind", Integer, primary_key=True, autoincrement=False),
     Column("name", Text, primary_key=True),
     Column("digest", Text, ForeignKey("artifacts.digest"), nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    Column("created_utc_ns", BigInteger, nullable=False),
+    Column("expires_utc_ns", BigInteger, nullable=True),
+    Column("revoked_utc_ns", BigInteger, nullable=True),
 )

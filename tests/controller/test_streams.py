@@ -32,6 +32,22 @@ async def test_a_model_is_loaded_and_unloaded(fleet: Fleet) -> None:
     await fleet.unload_model("kitchen")
 
 
+async def test_a_sighting_tells_what_a_device_holds_and_writes_nothing(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    (record,) = fleet.devices()
+    (before,) = await fleet.sightings()
+    assert before.status.reachable
+    (tmp_path / "sighted.jsonl").write_text('{"text": "Only this test has this line."}\n')
+    entry = await fleet.add_dataset(tmp_path / "sighted.jsonl")
+    await fleet.push(entry.digest, ["kitchen"])
+    (after,) = await fleet.sightings({"kitchen": before})
+    assert after.held - before.held == {entry.digest}
+    assert after.status.device is not None
+    assert after.status.device.requests == 0
+    assert fleet.devices()[0].last_seen_utc_ns == record.last_seen_utc_ns
+
+
 async def test_telemetry_comes_in_order_without_a_gap(fleet: Fleet) -> None:
     seqs = []
     async for sample in fleet.telemetry("kitchen", history=True):

@@ -348,8 +348,12 @@ async def storm(folder: Path) -> None:
 
 
 async def farewell(folder: Path) -> None:
-    """The device leaves the fleet."""
+    """A key comes and goes, and the device leaves the fleet."""
     async with Fleet.open(folder / "home") as fleet:
+        if not fleet.keys():
+            fleet.add_key("laptop")
+        if not fleet.keys()[0].revoked_utc_ns:
+            fleet.revoke_key("laptop")
         if any(device.name == DEVICE for device in fleet.devices()):
             fleet.remove_device(DEVICE)
 

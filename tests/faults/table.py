@@ -15,7 +15,7 @@
     quarantine   the agent starts with a damaged journal
     repair       a large upload, of which a byte changes on the device
     full         the agent starts on a disk that is full
-    farewell     the device is removed
+    farewell     an API key is made and revoked; the device is removed
     import       a model is converted, in a process of its own
     adopt        an adapter of another machine is imported, converted in a process of its own
     merge        an adapter is merged, in a process of its own
@@ -174,7 +174,13 @@ TABLE: tuple[Row, ...] = (
     *_rows("repair", AGENT, Point.UPLOAD_REPAIRED, Point.STORE_PIECES),
     *_rows("repair", CONTROLLER, Point.STORE_PIECES),
     *_rows("full", AGENT, Point.BALLAST_GIVEN_UP),
-    *_rows("farewell", CONTROLLER, Point.FLEET_REMOVED),
+    *_rows(
+        "farewell",
+        CONTROLLER,
+        Point.FLEET_KEY_MADE,
+        Point.FLEET_KEY_REVOKED,
+        Point.FLEET_REMOVED,
+    ),
     *_rows("import", CONTROLLER, Point.MODEL_CONVERTED),
     *_rows(
         "adopt",

@@ -16,6 +16,7 @@ from artifacts import digest as digests
 from artifacts.persisting import AFTER, BEFORE, Point
 from artifacts.pieces import LEAST_BYTES
 from artifacts.store import ArtifactStore
+from controller import SyncFleet
 from controller.records import StageData
 from protos.nanofleet.v1.job_pb2 import JOB_STATE_SUCCEEDED
 from tests import disks
@@ -219,6 +220,9 @@ def has_forgotten(lab: Lab, expected: Outcome, said: str) -> None:
 def is_gone(lab: Lab, expected: Outcome, said: str) -> None:
     with pytest.raises(AssertionError, match="There is no device"):
         lab.play("hello")
+    with SyncFleet.open(lab.home) as fleet:
+        (key,) = fleet.keys()
+        assert key.revoked_utc_ns
 
 
 def is_made(lab: Lab, expected: Outcome, said: str) -> None:

@@ -27,6 +27,7 @@ sys.exit(main())
     ("module", "library", "argv", "extra"),
     [
         ("controller.cli.__main__", "typer", ["nanofleet", "version"], "nanofleet[controller]"),
+        ("controller.cli.main", "starlette", ["nanofleet", "serve"], "nanofleet[serve]"),
         ("agent.cli", "google.rpc", ["nanofleet-agent", "run"], "nanofleet[agent]"),
         ("agent.cli", "cryptography", ["nanofleet-agent", "join", "a.b.c@d:1"], "nanofleet[agent]"),
     ],

@@ -26,7 +26,7 @@ from protos.nanofleet.v1 import job_pb2 as protos_dot_nanofleet_dot_v1_dot_job__
 from protos.nanofleet.v1 import telemetry_pb2 as protos_dot_nanofleet_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/nanofleet/v1/device.proto\x12\x0cnanofleet.v1\x1a\x1dprotos/nanofleet/v1/job.proto\x1a#protos/nanofleet/v1/telemetry.proto\"\x12\n\x10GetDeviceRequest\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.nanofleet.v1.Device\"\xc9\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x13\n\x0b\x62oottime_ns\x18\x05 \x01(\x04\x12\x0e\n\x06utc_ns\x18\x06 \x01(\x03\x12\"\n\x05\x62oard\x18\x07 \x01(\x0b\x32\x13.nanofleet.v1.Board\x12%\n\x07\x65ngines\x18\x08 \x03(\x0b\x32\x14.nanofleet.v1.Engine\x12&\n\x07storage\x18\t \x01(\x0b\x32\x15.nanofleet.v1.Storage\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12/\n\x0cloaded_model\x18\x0b \x01(\x0b\x32\x19.nanofleet.v1.LoadedModel\x12\x13\n\x0b\x61\x63tive_jobs\x18\x0c \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12*\n\x06supply\x18\x0e \x01(\x0b\x32\x1a.nanofleet.v1.SupplySample\x12 \n\x13swap_in_bytes_per_s\x18\x0f \x01(\x01H\x00\x88\x01\x01\x42\x16\n\x14_swap_in_bytes_per_s\"\xa1\x03\n\x05\x42oard\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0b\n\x03soc\x18\x03 \x01(\t\x12\x0b\n\x03l4t\x18\x04 \x01(\t\x12\x0f\n\x07jetpack\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x11\n\tcpu_count\x18\x08 \x01(\r\x12\x1a\n\x12memory_total_bytes\x18\t \x01(\x04\x12\x12\n\npower_mode\x18\n \x01(\t\x12\x11\n\tis_jetson\x18\x0b \x01(\x08\x12\x19\n\x11\x63uda_architecture\x18\x0c \x01(\t\x12\x0f\n\x07\x63\x61rrier\x18\r \x01(\t\x12\x19\n\x11memory_variant_gb\x18\x0e \x01(\r\x12\r\n\x05glibc\x18\x0f \x01(\t\x12\x11\n\tcontainer\x18\x10 \x01(\t\x12(\n\x05zones\x18\x11 \x03(\x0b\x32\x19.nanofleet.v1.ThermalZone\x12\x11\n\tsimulated\x18\x12 \x01(\t\x12\x1a\n\rclocks_pinned\x18\x13 \x01(\x08H\x00\x88\x01\x01\x42\x10\n\x0e_clocks_pinned\"C\n\x0bThermalZone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05trips\x18\x02 \x03(\x0b\x32\x17.nanofleet.v1.TripPoint\"*\n\tTripPoint\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\"\'\n\x06\x45ngine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"K\n\x07Storage\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x61rtifacts_bytes\x18\x03 \x01(\x04\"S\n\x0bLoadedModel\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x02 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\r\"P\n\x15WatchTelemetryRequest\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\x11\n\tlive_only\x18\x02 \x01(\x08\x12\x11\n\tperiod_ms\x18\x03 \x01(\r\"H\n\x16WatchTelemetryResponse\x12.\n\x07samples\x18\x01 \x03(\x0b\x32\x1d.nanofleet.v1.TelemetrySample\"J\n\x11ListEventsRequest\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x0e\n\x06newest\x18\x03 \x01(\r\"S\n\x12ListEventsResponse\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12)\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.nanofleet.v1.DeviceEvent\"\x86\x01\n\x0b\x44\x65viceEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12 \n\x02\x61t\x18\x02 \x01(\x0b\x32\x14.nanofleet.v1.Moment\x12\x0b\n\x03\x61\x63t\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t2\x8d\x02\n\rDeviceService\x12L\n\tGetDevice\x12\x1e.nanofleet.v1.GetDeviceRequest\x1a\x1f.nanofleet.v1.GetDeviceResponse\x12]\n\x0eWatchTelemetry\x12#.nanofleet.v1.WatchTelemetryRequest\x1a$.nanofleet.v1.WatchTelemetryResponse0\x01\x12O\n\nListEvents\x12\x1f.nanofleet.v1.ListEventsRequest\x1a .nanofleet.v1.ListEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/nanofleet/v1/device.proto\x12\x0cnanofleet.v1\x1a\x1dprotos/nanofleet/v1/job.proto\x1a#protos/nanofleet/v1/telemetry.proto\"\x12\n\x10GetDeviceRequest\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.nanofleet.v1.Device\"\xdb\x03\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x13\n\x0b\x62oottime_ns\x18\x05 \x01(\x04\x12\x0e\n\x06utc_ns\x18\x06 \x01(\x03\x12\"\n\x05\x62oard\x18\x07 \x01(\x0b\x32\x13.nanofleet.v1.Board\x12%\n\x07\x65ngines\x18\x08 \x03(\x0b\x32\x14.nanofleet.v1.Engine\x12&\n\x07storage\x18\t \x01(\x0b\x32\x15.nanofleet.v1.Storage\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12/\n\x0cloaded_model\x18\x0b \x01(\x0b\x32\x19.nanofleet.v1.LoadedModel\x12\x13\n\x0b\x61\x63tive_jobs\x18\x0c \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12*\n\x06supply\x18\x0e \x01(\x0b\x32\x1a.nanofleet.v1.SupplySample\x12 \n\x13swap_in_bytes_per_s\x18\x0f \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08requests\x18\x10 \x01(\rB\x16\n\x14_swap_in_bytes_per_s\"\xa1\x03\n\x05\x42oard\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0b\n\x03soc\x18\x03 \x01(\t\x12\x0b\n\x03l4t\x18\x04 \x01(\t\x12\x0f\n\x07jetpack\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x11\n\tcpu_count\x18\x08 \x01(\r\x12\x1a\n\x12memory_total_bytes\x18\t \x01(\x04\x12\x12\n\npower_mode\x18\n \x01(\t\x12\x11\n\tis_jetson\x18\x0b \x01(\x08\x12\x19\n\x11\x63uda_architecture\x18\x0c \x01(\t\x12\x0f\n\x07\x63\x61rrier\x18\r \x01(\t\x12\x19\n\x11memory_variant_gb\x18\x0e \x01(\r\x12\r\n\x05glibc\x18\x0f \x01(\t\x12\x11\n\tcontainer\x18\x10 \x01(\t\x12(\n\x05zones\x18\x11 \x03(\x0b\x32\x19.nanofleet.v1.ThermalZone\x12\x11\n\tsimulated\x18\x12 \x01(\t\x12\x1a\n\rclocks_pinned\x18\x13 \x01(\x08H\x00\x88\x01\x01\x42\x10\n\x0e_clocks_pinned\"C\n\x0bThermalZone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05trips\x18\x02 \x03(\x0b\x32\x17.nanofleet.v1.TripPoint\"*\n\tTripPoint\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65lsius\x18\x02 \x01(\x01\"\'\n\x06\x45ngine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"K\n\x07Storage\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x61rtifacts_bytes\x18\x03 \x01(\x04\"S\n\x0bLoadedModel\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x02 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\r\"P\n\x15WatchTelemetryRequest\x12\x11\n\tafter_seq\x18\x01 \x01(\x04\x12\x11\n\tlive_only\x18\x02 \x01(\x08\x12\x11\n\tperiod_ms\x18\x03 \x01(\r\"H\n\x16WatchTelemetryResponse\x12.\n\x07samples\x18\x01 \x03(\x0b\x32\x1d.nanofleet.v1.TelemetrySample\"J\n\x11ListEventsRequest\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x0e\n\x06newest\x18\x03 \x01(\r\"S\n\x12ListEventsResponse\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12)\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.nanofleet.v1.DeviceEvent\"\x86\x01\n\x0b\x44\x65viceEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12 \n\x02\x61t\x18\x02 \x01(\x0b\x32\x14.nanofleet.v1.Moment\x12\x0b\n\x03\x61\x63t\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t2\x8d\x02\n\rDeviceService\x12L\n\tGetDevice\x12\x1e.nanofleet.v1.GetDeviceRequest\x1a\x1f.nanofleet.v1.GetDeviceResponse\x12]\n\x0eWatchTelemetry\x12#.nanofleet.v1.WatchTelemetryRequest\x1a$.nanofleet.v1.WatchTelemetryResponse0\x01\x12O\n\nListEvents\x12\x1f.nanofleet.v1.ListEventsRequest\x1a .nanofleet.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,29 +38,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEVICERESPONSE']._serialized_start=138
   _globals['_GETDEVICERESPONSE']._serialized_end=195
   _globals['_DEVICE']._serialized_start=198
-  _globals['_DEVICE']._serialized_end=655
-  _globals['_BOARD']._serialized_start=658
-  _globals['_BOARD']._serialized_end=1075
-  _globals['_THERMALZONE']._serialized_start=1077
-  _globals['_THERMALZONE']._serialized_end=1144
-  _globals['_TRIPPOINT']._serialized_start=1146
-  _globals['_TRIPPOINT']._serialized_end=1188
-  _globals['_ENGINE']._serialized_start=1190
-  _globals['_ENGINE']._serialized_end=1229
-  _globals['_STORAGE']._serialized_start=1231
-  _globals['_STORAGE']._serialized_end=1306
-  _globals['_LOADEDMODEL']._serialized_start=1308
-  _globals['_LOADEDMODEL']._serialized_end=1391
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_start=1393
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=1473
-  _globals['_WATCHTELEMETRYRESPONSE']._serialized_start=1475
-  _globals['_WATCHTELEMETRYRESPONSE']._serialized_end=1547
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1549
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1623
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1625
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1708
-  _globals['_DEVICEEVENT']._serialized_start=1711
-  _globals['_DEVICEEVENT']._serialized_end=1845
-  _globals['_DEVICESERVICE']._serialized_start=1848
-  _globals['_DEVICESERVICE']._serialized_end=2117
+  _globals['_DEVICE']._serialized_end=673
+  _globals['_BOARD']._serialized_start=676
+  _globals['_BOARD']._serialized_end=1093
+  _globals['_THERMALZONE']._serialized_start=1095
+  _globals['_THERMALZONE']._serialized_end=1162
+  _globals['_TRIPPOINT']._serialized_start=1164
+  _globals['_TRIPPOINT']._serialized_end=1206
+  _globals['_ENGINE']._serialized_start=1208
+  _globals['_ENGINE']._serialized_end=1247
+  _globals['_STORAGE']._serialized_start=1249
+  _globals['_STORAGE']._serialized_end=1324
+  _globals['_LOADEDMODEL']._serialized_start=1326
+  _globals['_LOADEDMODEL']._serialized_end=1409
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_start=1411
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=1491
+  _globals['_WATCHTELEMETRYRESPONSE']._serialized_start=1493
+  _globals['_WATCHTELEMETRYRESPONSE']._serialized_end=1565
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1567
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1641
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1643
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1726
+  _globals['_DEVICEEVENT']._serialized_start=1729
+  _globals['_DEVICEEVENT']._serialized_end=1863
+  _globals['_DEVICESERVICE']._serialized_start=1866
+  _globals['_DEVICESERVICE']._serialized_end=2135
 # @@protoc_insertion_point(module_scope)

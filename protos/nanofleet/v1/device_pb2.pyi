@@ -74,6 +74,7 @@ class Device(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     SUPPLY_FIELD_NUMBER: _builtins.int
     SWAP_IN_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     agent_version: _builtins.str
     journal_id: _builtins.str
@@ -88,6 +89,8 @@ class Device(_message.Message):
     active_jobs: _builtins.int
     """Jobs that are QUEUED, RUNNING or PAUSED here."""
     swap_in_bytes_per_s: _builtins.float
+    requests: _builtins.int
+    """Requests to the model that wait for their turn, or are answered now."""
     @_builtins.property
     def board(self) -> Global___Board: ...
     @_builtins.property
@@ -124,10 +127,11 @@ class Device(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         supply: _telemetry_pb2.SupplySample | None = ...,
         swap_in_bytes_per_s: _builtins.float | None = ...,
+        requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "board", b"board", "loaded_model", b"loaded_model", "storage", b"storage", "supply", b"supply", "swap_in_bytes_per_s", b"swap_in_bytes_per_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "active_jobs", b"active_jobs", "agent_version", b"agent_version", "board", b"board", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "capabilities", b"capabilities", "engines", b"engines", "journal_id", b"journal_id", "loaded_model", b"loaded_model", "memory_budget_bytes", b"memory_budget_bytes", "name", b"name", "storage", b"storage", "supply", b"supply", "swap_in_bytes_per_s", b"swap_in_bytes_per_s", "utc_ns", b"utc_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s", "active_jobs", b"active_jobs", "agent_version", b"agent_version", "board", b"board", "boot_id", b"boot_id", "boottime_ns", b"boottime_ns", "capabilities", b"capabilities", "engines", b"engines", "journal_id", b"journal_id", "loaded_model", b"loaded_model", "memory_budget_bytes", b"memory_budget_bytes", "name", b"name", "requests", b"requests", "storage", b"storage", "supply", b"supply", "swap_in_bytes_per_s", b"swap_in_bytes_per_s", "utc_ns", b"utc_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__swap_in_bytes_per_s: _TypeAlias = _typing.Literal["swap_in_bytes_per_s"]  # noqa: Y015
     _WhichOneofArgType__swap_in_bytes_per_s: _TypeAlias = _typing.Literal["_swap_in_bytes_per_s", b"_swap_in_bytes_per_s"]  # noqa: Y015

@@ -26,8 +26,8 @@ adapter import, adapter list, adapter merge,
 artifact list, artifact pull, artifact push, artifact rm, chat, dataset check, device label,
 device list, device remove, device show, device token, embed, generate, init, job cancel, job list,
 job logs,
-job pause, job result, job resume, job show, job submit, job wait, job watch, model import,
-model list, score, top, version
+job pause, job result, job resume, job show, job submit, job wait, job watch, key add,
+key list, key revoke, model import, model list, score, serve, top, version
 """
 
 

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 
 import controller.store
 from artifacts.persisting import Point
-from controller.store import Store, devices, jobs, leases, schema
+from controller.store import Store, devices, jobs, keys, leases, schema
 from controller.store.devices import Cursor
 from protos.errors import InvalidRequest, Refused
 from protos.nanofleet.v1 import job_pb2
@@ -50,6 +50,27 @@ def test_a_database_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) 
         moved = leases.move(transaction, waiting, "porch", "moved")
         assert (moved.device, moved.generation) == ("porch", 2)
     store.close()
+
+
+def test_one_with_a_job_that_has_moved_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "data/fleet-0002.sql").read_text())
+    store = Store.open(path)
+    with store.read() as transaction:
+        assert compare_metadata(MigrationContext.configure(transaction), schema.metadata) == []
+        assert [record.name for record in devices.every(transaction)] == ["kitchen", "porch"]
+        _, moved = jobs.unfinished(transaction)
+        assert (moved.device, moved.generation) == ("porch", 2)
+        assert [left.device for left in leases.left_by(transaction, moved.id)] == ["kitchen"]
+        assert not keys.any_made(transaction)
+    store.close()
+
+
+def test_every_earlier_version_is_recorded() -> None:
+    recorded = {path.stem for path in (Path(__file__).parent / "data").glob("fleet-*.sql")}
+    earlier = {f"fleet-{number:04}" for number in range(1, int(schema.REVISION))}
+    assert recorded == earlier
 
 
 def test_the_revision_in_the_code_is_the_newest_migration() -> None:
