@@ -18,6 +18,8 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 
+from async_timeout import timeout
+
 from agent.service_manager import ServiceManager
 from agent.workers.watchdog import PATIENCE_S
 
@@ -58,7 +60,8 @@ class Heartbeat:
     async def look(self) -> str:
         """What hangs, as a sentence; empty: nothing does."""
         try:
-            await asyncio.wait_for(self._answered(), self.period_s)
+            async with timeout(self.period_s):
+                await self._journal_answers()
         except asyncio.TimeoutError:
             return f"The journal has not answered for {self.period_s:g} s."
         except sqlite3.Error as error:
@@ -67,6 +70,3 @@ class Heartbeat:
         if silent_s is not None and silent_s > MOST_SILENT_S:
             return f"The job's worker hangs for {silent_s / 60:.0f} min, and was not ended."
         return ""
-
-    async def _answered(self) -> None:
-        await self._journal_answers()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote
 
 import grpc
+from async_timeout import timeout
 
 from controller import tokens
 from controller.authority import Authority, Issued
@@ -100,7 +101,8 @@ class EnrolmentServer:
     async def joined(self, name: str, timeout_s: float | None = None) -> DeviceRecord:
         """The device's record once it has joined here; TimedOut when it does not in time."""
         try:
-            await asyncio.wait_for(self._arrival(name).wait(), timeout_s)
+            async with timeout(timeout_s):
+                await self._arrival(name).wait()
         except asyncio.TimeoutError as error:
             raise TimedOut(
                 f"{name} has not joined within {timeout_s:.0f} s.",

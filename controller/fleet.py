@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
+from async_timeout import timeout
+
 from artifacts.digest import Digest
 from artifacts.persisting import Point
 from artifacts.record import Kind
@@ -359,7 +361,8 @@ class Fleet:
         """The job once it has ended. TimedOut when that takes longer; the job goes on."""
         record = self.job(reference)
         try:
-            await asyncio.wait_for(self._to_the_end(record.id), timeout_s)
+            async with timeout(timeout_s):
+                await self._to_the_end(record.id)
         except asyncio.TimeoutError as error:
             raise TimedOut(
                 f"Job {record.name} ({record.id}) has not ended within {timeout_s:g} s.",

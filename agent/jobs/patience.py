@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from async_timeout import timeout
+
 
 class Stopping(Protocol):
     """An attempt, as far as it matters here."""
@@ -58,7 +60,8 @@ async def stopped(
     while not over.is_set():
         on_wait(patience.silence_s)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(over.wait(), patience.silence_s)
+            async with timeout(patience.silence_s):
+                await over.wait()
             return
         if patience.is_over(attempt):
             attempt.give_up()

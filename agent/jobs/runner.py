@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from async_timeout import timeout
+
 from agent.jobs import states
 from agent.jobs.attempt import LOG_NAME, Attempt, Ending
 from agent.jobs.journal import Account, Entry
@@ -152,7 +154,8 @@ class Runner:
                 if self._stopping.is_set():
                     raise
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _FULL_DISK_S)
+                async with timeout(_FULL_DISK_S):
+                    await self._stopping.wait()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from async_timeout import timeout
+
 from artifacts import durable
 from artifacts.persisting import Point
 from jetson import clocks
@@ -209,7 +211,8 @@ async def _run(patience_s: float, name: str, *arguments: str) -> str:
     )
     said = " ".join((name, *arguments))
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), patience_s)
+        async with timeout(patience_s):
+            output, _ = await process.communicate()
     except asyncio.TimeoutError:
         raise _Failed(f"{said} has not ended within {patience_s:g} s, and was killed.") from None
     finally:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from async_timeout import timeout
 from google.protobuf.message import Message
 
 from agent.workers import channel, orphans
@@ -117,7 +118,8 @@ class Worker(Generic[M]):
     async def wait(self, patience_s: float | None = None) -> Exit:
         """How it ended; kills it when it has not by itself after ``patience_s``."""
         with contextlib.suppress(asyncio.TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(self._end), patience_s)
+            async with timeout(patience_s):
+                return await asyncio.shield(self._end)
         self.kill()
         return await self._end
 

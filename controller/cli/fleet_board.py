@@ -7,6 +7,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from async_timeout import timeout
+
 from controller.cli import fleet_view, follow
 from controller.cli.fleet_view import Activity, Row
 from protos.errors import NanofleetError
@@ -47,7 +49,8 @@ class FleetBoard:
         keeping = asyncio.create_task(self.run(), name="telemetry of the fleet")
         heard = asyncio.gather(*(event.wait() for event in self._heard.values()))
         try:
-            await asyncio.wait_for(heard, _FIRST_SAMPLE_S)
+            async with timeout(_FIRST_SAMPLE_S):
+                await heard
         except asyncio.TimeoutError:
             self._give_up_on_the_silent()
         finally:

@@ -86,7 +86,12 @@ class Daemon:
             return ""
         process, self._process = self._process, None
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        try:
+            said, _ = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            said, _ = process.communicate()
+            raise AssertionError(f"the agent did not end by itself: {said}") from error
         if number != signal.SIGKILL:
             assert process.returncode == 0, said
         return said

@@ -68,6 +68,28 @@ async def test_beats_come_several_times_in_the_time_that_is_allowed(systemd: soc
     assert heard == [b"WATCHDOG=1"] * 3
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_ends_also_when_it_is_cancelled_as_the_journal_answers(
+    systemd: socket.socket, turns: int
+) -> None:
+    """However many turns of the event loop the answer needs to come through."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def answers() -> None:
+        asked.set()
+        await answer.wait()
+
+    running = asyncio.create_task(Heartbeat(manager(systemd), answers, lambda: None).run())
+    await asked.wait()
+    answer.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait((running,), timeout=1)
+    assert done
+    assert running.cancelled()
+
+
 async def test_nobody_watches() -> None:
     await Heartbeat(ServiceManager(), never, lambda: None).run()
 
