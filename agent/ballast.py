@@ -44,7 +44,7 @@ class Ballast:
             return
         try:
             with (
-                headroom.naming_full_disk(self._path.parent),
+                headroom.naming_disk_faults(self._path.parent),
                 durable.replacing(self._path, Point.BALLAST_MADE) as file,
             ):
                 os.posix_fallocate(file.fileno(), 0, SIZE_BYTES)

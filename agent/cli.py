@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import config as configs
+from artifacts import headroom
 from protos import errors, extras
 from protos.error_document import document_of
 from protos.exit_codes import ExitCode, code_of
@@ -38,16 +39,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except errors.NanofleetError as error:
-        is_json = getattr(arguments, "output", "text") == "json"
-        shown = document({"error": document_of(error)}) if is_json else _error_text(error)
-        print(shown, file=sys.stderr)
-        return code_of(error)
+        return _reported(error, arguments)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # `nanofleet-agent … | head`: no error, and Python must not try to flush at its end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        named = headroom.fault(error)
+        if named is None:
+            raise
+        return _reported(named, arguments)
+
+
+def _reported(error: errors.NanofleetError, arguments: argparse.Namespace) -> int:
+    is_json = getattr(arguments, "output", "text") == "json"
+    shown = document({"error": document_of(error)}) if is_json else _error_text(error)
+    print(shown, file=sys.stderr)
+    return code_of(error)
 
 
 def _installed(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:

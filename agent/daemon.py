@@ -23,7 +23,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -256,17 +256,23 @@ class Agent:
     async def serve(self, ready: Callable[[int], None]) -> None:
         """Listens, calls ``ready`` with the port, and runs until SIGTERM or SIGINT."""
         stop = _stop_signal()
+        tasks: list[asyncio.Task[object]] = []
+
+        def started(work: Coroutine[object, object, object], name: str) -> asyncio.Task[object]:
+            tasks.append(asyncio.create_task(work, name=name))
+            return tasks[-1]
+
         try:
             port = await self._server.start(self._config.listen)
-            jobs = asyncio.create_task(self._run_jobs(), name="jobs")
-            telemetry = asyncio.create_task(self._telemetry(), name="telemetry")
-            ballast = asyncio.create_task(self._ballast.keep(), name="ballast")
-            arbiter = asyncio.create_task(self._residents.run(), name="arbiter")
-            machine = asyncio.create_task(self._machine.run(), name="machine")
-            pruning = asyncio.create_task(self._records.keep_room(), name="retention")
-            heartbeat = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
-            asked = asyncio.create_task(stop.wait(), name="signal")
-            warm = asyncio.create_task(self._warm_start(), name="warm start")
+            jobs = started(self._run_jobs(), "jobs")
+            started(self._telemetry(), "telemetry")
+            started(self._ballast.keep(), "ballast")
+            started(self._residents.run(), "arbiter")
+            started(self._machine.run(), "machine")
+            started(self._records.keep_room(), "retention")
+            started(self._heartbeat.run(), "heartbeat")
+            asked = started(stop.wait(), "signal")
+            warm = started(self._warm_start(), "warm start")
             ready(port)
             self._manager.ready(f"listens on port {port}")
             await asyncio.wait((jobs, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -277,12 +283,9 @@ class Agent:
             warm.cancel()
             await asyncio.wait((warm,))
             await self._host.close()
-            others = (telemetry, ballast, arbiter, machine, pruning, heartbeat, asked)
-            for task in others:
-                task.cancel()
-            await asyncio.wait((jobs, *others))
-            jobs.result()
+            await jobs
         finally:
+            await _ended(tasks)
             self._ring.close()
             await self._records.close()
 
@@ -391,6 +394,13 @@ async def _main(config: Config, state: Path, lock: StateLock, simulated: "Wanted
         print(f"nanofleet-agent {VERSION} ready: {name} on {host}:{port}{board}", flush=True)
 
     await agent.serve(ready)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """What still runs is cancelled: none of it may find the journal closed."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _stop_signal() -> asyncio.Event:

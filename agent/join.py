@@ -83,7 +83,7 @@ def join(token: Token, state: Path, agent_address: str) -> str:
     )
     response = asyncio.run(_ask(token, authority, request))
     _check(response, key, authority)
-    with headroom.naming_full_disk(state):
+    with headroom.naming_disk_faults(state):
         _keep(state, key, response)
     return response.device_name
 

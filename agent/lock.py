@@ -29,6 +29,7 @@ class StateLock:
     """Held from the constructor to ``close``."""
 
     def __init__(self, state: Path) -> None:
+        self._state = state
         try:
             self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -59,7 +60,11 @@ class StateLock:
 
     def tell(self, address: str) -> None:
         """Leaves the address for `nanofleet-agent status`."""
-        os.pwrite(self._descriptor, json.dumps(asdict(Holder(os.getpid(), address))).encode(), 0)
+        told = json.dumps(asdict(Holder(os.getpid(), address))).encode()
+        try:
+            os.pwrite(self._descriptor, told, 0)
+        except OSError as error:
+            raise _unwritable(self._state, error) from None
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # the address only; a disk that broke may keep it

@@ -56,7 +56,7 @@ def pack(folder: Path, target: Path) -> None:
     is not what its name says.
     """
     with (
-        headroom.naming_full_disk(target.parent),
+        headroom.naming_disk_faults(target.parent),
         durable.replacing(target, Point.ADAPTER_PACKED) as archive,
     ):
         for name in _LIMITS:
@@ -82,7 +82,7 @@ def unpack(path: Path, folder: Path) -> None:
         durable.make_folder(folder.parent)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            with headroom.naming_full_disk(folder.parent):
+            with headroom.naming_disk_faults(folder.parent):
                 for member in members.values():
                     archive.seek(member.offset)
                     _check_content(member.name, archive, member.size_bytes)

@@ -76,7 +76,7 @@ def compress(source: Path, target: Path) -> None:
     """
     with (
         _text(source, source.name) as (text, size_bytes),
-        headroom.naming_full_disk(target.parent),
+        headroom.naming_disk_faults(target.parent),
         durable.replacing(target, Point.DATASET_PACKED) as file,
     ):
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
@@ -99,7 +99,7 @@ def unpack(source: Path, target: Path) -> None:
         raise AlreadyExists(f"{target} is there already.", fix="Choose another file.")
     with (
         _text(source, source.name) as (text, _),
-        headroom.naming_full_disk(target.parent),
+        headroom.naming_disk_faults(target.parent),
         durable.replacing(target, Point.DATASET_UNPACKED, mode=0o644) as file,
     ):
         shutil.copyfileobj(text, file, _COPY_BYTES)

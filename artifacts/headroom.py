@@ -1,4 +1,5 @@
-"""Disk headroom: a full disk is refused before the first byte, and named when it comes anyway.
+"""Disk headroom: a full disk is refused before the first byte, and named when it comes anyway;
+one that is broken is named, too.
 
 A board whose disk is full loses more than the upload that filled it: journals, checkpoints and logs
 need the same space. So a part of the disk (the reserve) is never given to artifacts.
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from protos.errors import DiskFull
+from protos.errors import DiskFailed, DiskFull
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What a card that wears out does, and what Linux does to its file system then.
+_FAILED = frozenset({errno.EIO, errno.EROFS})
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -32,18 +35,30 @@ def check(folder: Path, needed_bytes: int, free: int, reserve_bytes: int) -> Non
 
 
 @contextmanager
-def naming_full_disk(folder: Path) -> Iterator[None]:
-    """Turns the system's "no space left" and "quota exceeded" into DiskFull."""
+def naming_disk_faults(folder: Path) -> Iterator[None]:
+    """Raises what ``fault`` finds in the system's errors."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        named = fault(error, f"The disk of {folder}")
+        if named is None:
             raise
-        raise DiskFull(
-            f"The disk of {folder} is full.",
-            why=f"The system said: {error.strerror}.",
-            fix="Free space there, then try again: what was synced is kept.",
-        ) from error
+        raise named from error
+
+
+def fault(error: OSError, disk: str = "") -> DiskFull | DiskFailed | None:
+    """DiskFull for "no space left" and "quota exceeded", DiskFailed for "input/output error" and
+    "read-only file system", None for what is no fault of the ``disk``, which is called so (else
+    by the file that the error names)."""
+    disk = disk or (f"The disk of {error.filename}" if error.filename else "The disk")
+    why = f"The system said: {error.strerror}."
+    if error.errno in _FULL:
+        fix = "Free space there, then try again: what was synced is kept."
+        return DiskFull(f"{disk} is full.", why=why, fix=fix)
+    if error.errno in _FAILED:
+        fix = "Look into the system's log (`dmesg`), check the disk or card, then try again."
+        return DiskFailed(f"{disk} cannot be read or written.", why=why, fix=fix)
+    return None
 
 
 def readable(size_bytes: int) -> str:

@@ -228,7 +228,7 @@ class ArtifactStore:
         return pieces.index((of.path(each), of.pieces_of(each)) for each in known)
 
     def _write_pins(self, artifact: StoredArtifact, pins: set[str]) -> None:
-        with headroom.naming_full_disk(self._root):
+        with headroom.naming_disk_faults(self._root):
             self._objects.write_record(replace(artifact, pins=tuple(sorted(pins))))
         self._used_s[artifact.digest] = self._monotonic_s()
 

@@ -57,12 +57,12 @@ class Upload:
         self._artifact = announced.artifact
         self._check_headroom = check_headroom
         self._publish = publish
-        with headroom.naming_full_disk(incoming.folder):
+        with headroom.naming_disk_faults(incoming.folder):
             self._file = incoming.lock(self._artifact.digest)
         try:
             progress = self._usable_progress()
             self._check_offset(offset, progress.offset if progress else 0)
-            with headroom.naming_full_disk(incoming.folder):
+            with headroom.naming_disk_faults(incoming.folder):
                 self._file.truncate(offset)
                 self._file.seek(offset)
                 self._journal = incoming.open_journal(self._artifact, progress)
@@ -242,7 +242,7 @@ class Upload:
     def _abandoned_on_failure(self) -> Iterator[None]:
         """When the block fails the upload is over, and a resume starts at the last sync."""
         try:
-            with headroom.naming_full_disk(self._incoming.folder):
+            with headroom.naming_disk_faults(self._incoming.folder):
                 yield
         except BaseException:
             self._release()

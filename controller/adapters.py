@@ -52,7 +52,7 @@ def _packed(
 ) -> tuple[Path, list[str]]:
     model, archive = base_model.read(base_path), files.with_name("adapter.tar")
     manifest = _manifest(folder, Digest(base.digest), model, name, found)
-    with headroom.naming_full_disk(files):
+    with headroom.naming_disk_faults(files):
         (files / adapter.MANIFEST).write_bytes(manifest.to_json())
         for file_name in _PEFT_FILES:
             shutil.copyfile(folder / file_name, files / file_name)

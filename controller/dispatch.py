@@ -36,6 +36,7 @@ from controller.store import devices as stored_devices
 from controller.store import jobs as stored_jobs
 from controller.transfer import OnProgress, Upload
 from protos.errors import (
+    DiskFailed,
     InternalError,
     InUse,
     NanofleetError,
@@ -112,7 +113,7 @@ class Dispatcher:
         try:
             response = await connection.call(connection.jobs.SubmitJob, request)
         except NanofleetError as error:
-            if error.retryable or isinstance(error, InternalError):
+            if error.retryable or isinstance(error, InternalError | DiskFailed):
                 raise _undecided(record, error) from error
             self._note(pictures.failed(record.job, f"{record.device} refused it: {error}"), "")
             raise

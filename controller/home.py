@@ -125,7 +125,7 @@ class Home:
     @contextmanager
     def _telling_of_failure(self) -> Iterator[None]:
         try:
-            with headroom.naming_full_disk(self.root):
+            with headroom.naming_disk_faults(self.root):
                 yield
         except OSError as error:
             raise InvalidRequest(

@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 import grpc
 
 from artifacts.digest import Digest, short
-from artifacts.headroom import naming_full_disk
+from artifacts.headroom import naming_disk_faults
 from artifacts.record import Kind
 from controller import partial_file
 from controller.device import DeviceConnection
@@ -223,7 +223,7 @@ async def to_file(
     """An artifact of the device into ``target``, which must not be a folder."""
     artifact = await described(connection, digest)
     try:
-        with naming_full_disk(target.parent):
+        with naming_disk_faults(target.parent):
             sink = await asyncio.to_thread(
                 partial_file.begin, target, digest, artifact.size_bytes, artifact.kind
             )

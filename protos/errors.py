@@ -13,6 +13,7 @@
     ├── OffsetMismatch          an upload does not start where the last one ended
     ├── DigestMismatch          the bytes are not what their name says
     ├── DiskFull                no headroom on the device
+    ├── DiskFailed              the disk cannot be read or written: it is broken, or read-only
     ├── Busy                    a queue is full: try again after retry_after_s   (retryable)
     ├── Unauthenticated         no identity, or a token that is not (any more) valid
     ├── Forbidden               the identity's role does not include this
@@ -106,6 +107,10 @@ class DigestMismatch(NanofleetError):
 
 class DiskFull(NanofleetError):
     default_reason = "DISK_FULL"
+
+
+class DiskFailed(NanofleetError):
+    default_reason = "DISK_FAILED"
 
 
 class Busy(NanofleetError):

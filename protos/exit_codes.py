@@ -43,6 +43,7 @@ CODES: Mapping[type[errors.NanofleetError], ExitCode] = {
     errors.OffsetMismatch: ExitCode.REFUSED,
     errors.DigestMismatch: ExitCode.REFUSED,
     errors.DiskFull: ExitCode.REFUSED,
+    errors.DiskFailed: ExitCode.REFUSED,
     errors.Busy: ExitCode.REFUSED,
     errors.Unauthenticated: ExitCode.UNREACHABLE,
     errors.Forbidden: ExitCode.REFUSED,

@@ -34,6 +34,7 @@ CODES: dict[type[errors.NanofleetError], grpc.StatusCode] = {
     errors.OffsetMismatch: grpc.StatusCode.OUT_OF_RANGE,
     errors.DigestMismatch: grpc.StatusCode.DATA_LOSS,
     errors.DiskFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DiskFailed: grpc.StatusCode.INTERNAL,
     errors.Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,

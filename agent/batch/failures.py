@@ -6,6 +6,7 @@
     OutOfMemory, MemoryError                       OOM            no: nothing smaller is the same
     InvalidRequest, NotFound, Refused              BAD_SPEC       no
     DiskFull, OSError ENOSPC or EDQUOT             DISK_FULL      once there is space
+    DiskFailed, OSError EIO or EROFS               WORKER_CRASH   a few times
     anything else                                  WORKER_CRASH   a few times
 
 What is wrong with a single line is no failure: it is counted, see session.py.
@@ -13,6 +14,7 @@ What is wrong with a single line is no failure: it is counted, see session.py.
 
 import errno
 
+from artifacts import headroom
 from protos.errors import (
     DiskFull,
     InvalidDataset,
@@ -37,6 +39,8 @@ def explain(error: BaseException) -> WorkerFailed:
         message = "The disk became full. Free space on the device, then `nanofleet job resume`."
     elif isinstance(error, NanofleetError):
         message = str(error)
+    elif isinstance(error, OSError) and (named := headroom.fault(error, "The device's disk")):
+        message = str(named)
     else:
         message = (
             f"The generation ended with an unexpected {type(error).__name__}: {error}. "

@@ -91,7 +91,7 @@ class Session:
 
     def _answers(self) -> Answers:
         wished = Arithmetic(self._start.engine, self._start.threads)
-        with headroom.naming_full_disk(self._folder):
+        with headroom.naming_disk_faults(self._folder):
             return Answers(self._folder, wished)
 
     def _answer_all(self, line: PromptLine, answers: Answers) -> None:
@@ -99,7 +99,7 @@ class Session:
             answer = answers.recorded(line.line, number)
             if answer is None:
                 answer = self._answer(line, number)
-                with headroom.naming_full_disk(self._folder):
+                with headroom.naming_disk_faults(self._folder):
                     answers.add(answer)
             self._take(answer)
         self._done += 1
@@ -146,7 +146,7 @@ class Session:
 
     def _save(self, answers: Answers) -> None:
         """A checkpoint: what is recorded is on the disk."""
-        with headroom.naming_full_disk(self._folder):
+        with headroom.naming_disk_faults(self._folder):
             answers.sync()
         saved = job_pb2.CheckpointSaved(step=self._done, size_bytes=answers.size_bytes)
         self._report(TrainingReport(generated=self._progress()))
@@ -199,7 +199,7 @@ class Session:
         """The dataset as it is stored, which passes the checks of any dataset."""
         plain, packed = self._folder / _PLAIN, self._folder / _PACKED
         with (
-            headroom.naming_full_disk(self._folder),
+            headroom.naming_disk_faults(self._folder),
             durable.replacing(plain, Point.ANSWERS_GATHERED) as file,
         ):
             for sample in answers.samples():

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from artifacts import headroom
 from artifacts.persisting import Point
-from protos.errors import DiskFull, InternalError, Refused
+from protos.errors import DiskFailed, DiskFull, InternalError, Refused
 
 SCHEMA_VERSION = 3
 # Every so many light transactions one is synced; so many event numbers a power cut can take.
@@ -35,6 +35,8 @@ _INDEX_BYTES = 32 << 10
 
 # What SQLite says of a file that is no database any more, in contrast to one that it cannot reach.
 _DAMAGED = ("malformed", "not a database")
+# What SQLite says when the system does not write for it.
+_FAILED = ("disk I/O error", "readonly", "unable to open")
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -135,7 +137,8 @@ class Database:
 
     @contextmanager
     def transaction(self, sync: Sync, point: Point) -> Iterator[None]:
-        """All of the block or nothing of it. Raises DiskFull when there is no room for it."""
+        """All of the block or nothing of it. Raises DiskFull when there is no room for it,
+        and DiskFailed when the disk does not take it."""
         try:
             self._db.execute(f"PRAGMA synchronous={self._level(sync)}")
             self._db.execute("BEGIN IMMEDIATE")
@@ -151,7 +154,8 @@ class Database:
             raise  # a defect of ours, not of the disk
         except sqlite3.DatabaseError as error:
             self._check_room(error)
-            raise InternalError(
+            kind = DiskFailed if any(words in str(error) for words in _FAILED) else InternalError
+            raise kind(
                 f"The journal cannot be written: {error}.",
                 why="What was asked for was not done: the journal keeps what it said before.",
                 fix="Check the disk of the agent's state folder.",

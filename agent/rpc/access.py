@@ -12,8 +12,9 @@ look at it from a shell on the board, and at no other device.
 Calls are counted, too: of those that are in progress at once only so many are let in, and the rest
 is told when to come back (RESOURCE_EXHAUSTED with RetryInfo).
 
-Errors of protos.errors become statuses here and nowhere else; anything else is a defect of ours,
-logged with its traceback and told as InternalError without it.
+Errors of protos.errors become statuses here and nowhere else, and so do faults of the disk that
+nobody named; anything else is a defect of ours, logged with its traceback and told as InternalError
+without it.
 """
 
 import logging
@@ -23,6 +24,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from artifacts import headroom
 from protos import status
 from protos.errors import Busy, Forbidden, InternalError, NanofleetError, Unauthenticated
 from protos.identity import Identity, Role, parse_uri
@@ -184,6 +186,9 @@ async def _abort(context: Context, method: str, error: Exception) -> None:
     """Ends the call with the error. An abort that is under way goes on."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
+    if isinstance(error, OSError) and (named := headroom.fault(error, "The device's disk")):
+        _LOG.error("%s failed: %s", method, named)
+        error = named
     if not isinstance(error, NanofleetError):
         _LOG.error("%s failed", method, exc_info=error)
         error = InternalError(

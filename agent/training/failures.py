@@ -7,6 +7,7 @@
     InvalidRequest, NotFound, Refused              BAD_SPEC       no
     DiskFull, OSError ENOSPC or EDQUOT             DISK_FULL      once there is space
     MemoryError, torch's allocation errors         OOM            with a smaller recipe
+    DiskFailed, OSError EIO or EROFS               WORKER_CRASH   a few times
     anything else                                  WORKER_CRASH   a few times
 
 The traceback goes to stderr, which is the worker's log; the agent and the user get the sentence.
@@ -14,7 +15,15 @@ The traceback goes to stderr, which is the worker's log; the agent and the user 
 
 import errno
 
-from protos.errors import DiskFull, InvalidDataset, InvalidRequest, NotFound, Refused
+from artifacts import headroom
+from protos.errors import (
+    DiskFull,
+    InvalidDataset,
+    InvalidRequest,
+    NanofleetError,
+    NotFound,
+    Refused,
+)
 from protos.nanofleet.v1 import job_pb2, worker_pb2
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -63,6 +72,10 @@ def explain(error: BaseException) -> worker_pb2.WorkerFailed:
         return _failed(job_pb2.CAUSE_DISK_FULL, str(error))
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return _failed(job_pb2.CAUSE_DISK_FULL, _disk_full(error))
+    if isinstance(error, OSError):
+        error = headroom.fault(error, "The device's disk") or error
+    if isinstance(error, NanofleetError):
+        return _failed(job_pb2.CAUSE_WORKER_CRASH, str(error))
     if _is_out_of_memory(error):
         return _failed(job_pb2.CAUSE_OOM, f"Training ran out of memory. {_SMALLER}")
     return _failed(

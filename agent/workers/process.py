@@ -175,7 +175,7 @@ class Launcher:
             _make_expendable(process.pid)
             if group is not None:
                 group.add(process.pid)
-            with headroom.naming_full_disk(self.records):
+            with headroom.naming_disk_faults(self.records):
                 orphans.note(record, process.pid, self.boot_id)
                 bounded = BoundedLog(log)
             return Worker(

@@ -69,7 +69,7 @@ def write(
         header.add_string(late.key, _NOT_YET)
     _check_room(target.parent, sum(tensor.size_bytes for tensor in tensors))
     with (
-        headroom.naming_full_disk(target.parent),
+        headroom.naming_disk_faults(target.parent),
         durable.replacing(target, Point.MODEL_CONVERTED, mode=0o644) as file,
     ):
         keys_end = fill(file, header, tensors, on_written)

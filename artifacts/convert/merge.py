@@ -85,7 +85,7 @@ def merge_adapter(
     headroom.check(target.parent, total_bytes, headroom.free_bytes(target.parent), 0)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with headroom.naming_full_disk(target.parent):
+        with headroom.naming_disk_faults(target.parent):
             _write_weights(fresh, stored, changes, _counted(total_bytes, on_progress))
             _write_rest(fresh, base, stored, total_bytes)
         fresh.chmod(0o755)

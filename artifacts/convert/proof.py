@@ -142,7 +142,7 @@ def _check_exact(config: ModelConfig, base: BaseModel, *, tied: bool) -> float:
     chance = np.random.default_rng(0)
     prompt = [int(token) for token in chance.integers(0, config.size.vocabulary, count)]
     parent = base.path.parent
-    with headroom.naming_full_disk(parent), tempfile.TemporaryFile(dir=parent) as scratch:
+    with headroom.naming_disk_faults(parent), tempfile.TemporaryFile(dir=parent) as scratch:
         write_excerpt(scratch, base, config.size, tied=tied)
         scratch.flush()
         found = llama.logits(Path(f"/proc/self/fd/{scratch.fileno()}"), prompt)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.core import TyperGroup
 
+from artifacts import headroom
 from controller.cli import (
     adapter,
     artifact,
@@ -67,10 +68,10 @@ class CommandLine(TyperGroup):
         except (BrokenPipeError, SystemExit):
             # SystemExit is how Typer answers a closed pipe; nothing else here raises it.
             code = _reader_went_away()
-        except Exception as error:  # noqa: BLE001 (the last resort: a defect, with its traceback)
-            _print_traceback()
-            failures.report(_defect(error), form)
-            code = code_of(errors.InternalError(""))
+        except Exception as error:  # noqa: BLE001 (the last resort)
+            last = _last_resort(error)
+            failures.report(last, form)
+            code = code_of(last)
         sys.exit(int(code or ExitCode.OK))
 
 
@@ -83,13 +84,14 @@ def _usage(error: typer.TyperException) -> errors.InvalidRequest:
     )
 
 
-def _print_traceback() -> None:
+def _last_resort(error: Exception) -> errors.NanofleetError:
+    """What the disk did to us; else a defect, with its traceback."""
+    named = headroom.fault(error) if isinstance(error, OSError) else None
+    if named is not None:
+        return named
     import traceback
 
     traceback.print_exc()
-
-
-def _defect(error: Exception) -> errors.InternalError:
     return errors.InternalError(
         "nanofleet has a defect.",
         why=f"{type(error).__name__}: {error}",

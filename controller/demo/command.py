@@ -102,7 +102,7 @@ def _check_room(folder: Path) -> None:
 def _telling_of_failure(folder: Path) -> "Iterator[None]":
     """What the system refuses in the demo's own folder, as errors of ours."""
     try:
-        with headroom.naming_full_disk(folder):
+        with headroom.naming_disk_faults(folder):
             yield
     except OSError as error:
         raise InvalidRequest(

@@ -49,6 +49,7 @@ ANSWERS: Mapping[type[NanofleetError], Answer] = {
     errors.OffsetMismatch: Answer(500, SERVER),
     errors.DigestMismatch: Answer(500, SERVER),
     errors.DiskFull: _SHORT_OF,
+    errors.DiskFailed: _SHORT_OF,
     errors.Busy: Answer(429, LIMIT),
     errors.Unauthenticated: Answer(401, INVALID),
     errors.Forbidden: Answer(403, INVALID),

@@ -35,6 +35,7 @@ _ELSEWHERE = (
     errors.InUse,
     errors.OutOfMemory,
     errors.DiskFull,
+    errors.DiskFailed,
     errors.NotFound,
 )
 

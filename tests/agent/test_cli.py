@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import cli
+from tests import disks
 from tests.agent.authority import Authority
 from tests.agent.daemon import NAME, ROOT, Daemon
 
@@ -35,6 +36,17 @@ def test_status_of_a_running_agent(shared_daemon: Daemon) -> None:
 
     shown = run("status", "-o", "json", state=shared_daemon.state)
     assert json.loads(shown.stdout)["device"]["name"] == NAME
+
+
+def test_a_full_disk_is_no_defect_of_ours(tmp_path: Path, authority: Authority) -> None:
+    with disks.small_disk(tmp_path / "disk", 1 << 20) as disk:
+        daemon = Daemon(disk / "state", authority)
+        disks.fill(disk)
+        shown = run("run", state=daemon.state)
+    assert shown.returncode == 5
+    assert "error: The journal cannot be written: the disk is full." in shown.stderr
+    assert "fix: Free space on the device" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 def test_status_without_an_agent(daemon: Daemon) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifacts import headroom
-from protos.errors import DiskFull
+from protos.errors import DiskFailed, DiskFull
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,22 @@ def test_sizes_are_readable(size_bytes: int, text: str) -> None:
 def test_a_full_disk_and_a_used_up_quota_are_disk_full(number: int, tmp_path: Path) -> None:
     with (
         pytest.raises(DiskFull, match=f"The disk of {tmp_path} is full"),
-        headroom.naming_full_disk(tmp_path),
+        headroom.naming_disk_faults(tmp_path),
+    ):
+        raise OSError(number, "the words of the system")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
+def test_a_broken_and_a_read_only_disk_are_disk_failed(number: int, tmp_path: Path) -> None:
+    with (
+        pytest.raises(DiskFailed, match="cannot be read or written"),
+        headroom.naming_disk_faults(tmp_path),
     ):
         raise OSError(number, "the words of the system")
 
 
 def test_other_errors_pass_through(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), headroom.naming_full_disk(tmp_path):
+    with pytest.raises(PermissionError), headroom.naming_disk_faults(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
 

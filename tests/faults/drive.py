@@ -21,7 +21,15 @@ from artifacts.pieces import PIECE_BYTES
 from artifacts.store import ArtifactStore
 from controller import Fleet, JobFile, TransferProgress, parse_job
 from controller.records import JobRecord
-from protos.errors import NanofleetError, NotFound, TimedOut, Unreachable, WorkerFailed
+from protos.errors import (
+    DiskFailed,
+    DiskFull,
+    NanofleetError,
+    NotFound,
+    TimedOut,
+    Unreachable,
+    WorkerFailed,
+)
 from protos.nanofleet.v1 import artifact_pb2, job_pb2
 from tests.faults.lab import BASE, DATA, DEVICE, Device
 
@@ -33,12 +41,12 @@ _PAUSE_S, _TRIES = 0.1, 600
 
 
 async def patiently(deed: Callable[[], Awaitable[T]]) -> T:
-    """Tries again while the device is away or busy."""
+    """Tries again while the device is away, or busy, or has trouble with its disk."""
     for _ in range(_TRIES):
         try:
             return await deed()
         except NanofleetError as error:
-            if not error.retryable:
+            if not (error.retryable or isinstance(error, DiskFull | DiskFailed)):
                 raise
             last = error
         await asyncio.sleep(_PAUSE_S)
@@ -195,6 +203,12 @@ async def taught(fleet: Fleet, name: str) -> None:
     ended = await patiently(lambda: encouraged(fleet, record.id))
     assert ended.job.HasField("result"), ended.job.message
     await patiently(lambda: fleet.fetch_result(record.id))
+
+
+async def trip(folder: Path) -> None:
+    """Some bytes come and go."""
+    async with Fleet.open(folder / "home") as fleet:
+        await come_and_go(fleet, folder)
 
 
 async def come_and_go(fleet: Fleet, folder: Path) -> None:
@@ -366,6 +380,7 @@ STORIES = {
         stock,
         hello,
         life,
+        trip,
         forgetting,
         teaching,
         teaching_again,

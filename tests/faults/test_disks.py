@@ -4,7 +4,7 @@ import errno
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,17 +41,21 @@ def fallible(born: Lab, tmp_path: Path) -> Iterator[Fallible]:
 
 
 @pytest.fixture(scope="module")
-def changes(born: Lab, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """What a job changes on its device's disk, from the start of the agent on."""
-    folder = tmp_path_factory.mktemp("calm")
-    lab = born.copy(folder / "lab")
-    with mounted(folder / "disk") as disk:
-        lab.device.move_to(folder / "disk" / "state")
-        before = disk.changes
-        lab.device.start()
-        lab.play("life")
-        lab.device.stop()
-        return disk.changes - before
+def changes(born: Lab, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, int]:
+    """What each story changes on its device's disk, from the start of the agent on."""
+
+    def counted(story: str) -> int:
+        folder = tmp_path_factory.mktemp(f"calm-{story}")
+        lab = born.copy(folder / "lab")
+        with mounted(folder / "disk") as disk:
+            lab.device.move_to(folder / "disk" / "state")
+            before = disk.changes
+            lab.device.start()
+            lab.play(story)
+            lab.device.stop()
+            return disk.changes - before
+
+    return {story: counted(story) for story in ("life", "trip")}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,20 +66,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.mark.parametrize("how", ERRORS)
 def test_the_disk_fails_from_some_write_on(
-    fallible: Fallible, expected: Outcome, changes: int, share: float, how: str
+    fallible: Fallible, expected: Outcome, changes: Mapping[str, int], share: float, how: str
 ) -> None:
     """``share`` of a job's writes have been done by then."""
+    play(fallible, "life", ERRORS[how], int(changes["life"] * share))
+    oracle.check_job(fallible.lab, "persona", expected)
+
+
+@pytest.mark.parametrize("how", ERRORS)
+def test_the_disk_fails_while_an_artifact_comes_and_goes(
+    fallible: Fallible, changes: Mapping[str, int], share: float, how: str
+) -> None:
+    play(fallible, "trip", ERRORS[how], int(changes["trip"] * share))
+
+
+def play(fallible: Fallible, story: str, error: int, after_changes: int) -> None:
     lab, disk = fallible.lab, fallible.disk
     lab.device.may_fail, lab.device.most_starts = True, 100
-    disk.fail_with(ERRORS[how], int(changes * share))
+    disk.fail_with(error, after_changes)
     lab.device.start()
     with healing(disk):
-        lab.play("life")
+        lab.play(story)
         if not disk.has_failed:
             # Checkpoints and telemetry go by the clock: this run was faster than the counted one.
-            disk.fail_with(ERRORS[how], 0)
+            disk.fail_with(error, 0)
     lab.device.stop()
-    oracle.check_job(lab, "persona", expected)
     oracle.check_stores(lab)
     said = lab.device.log.read_text()
     assert "Traceback" not in said, said

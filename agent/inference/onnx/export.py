@@ -41,7 +41,7 @@ def exported(base: BaseModel, configuration: Configuration, tensors: Tensors, ca
         matrices = _matrices(base, configuration, tensors)
         needed_bytes = sum(packed_bytes(tensors, name) for name in matrices)
         headroom.check(cache, needed_bytes, headroom.free_bytes(cache), _RESERVE_BYTES)
-        with headroom.naming_full_disk(cache):
+        with headroom.naming_disk_faults(cache):
             _make(folder, configuration, tensors, matrices)
     return folder
 

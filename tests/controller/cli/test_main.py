@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -102,6 +103,16 @@ def test_a_defect_shows_its_traceback_and_how_to_report_it(
     assert "Traceback" in result.stderr
     assert "ZeroDivisionError: division by zero" in result.stderr
     assert "fix: Report it" in result.stderr
+
+
+def test_a_full_disk_is_no_defect(nanofleet: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "controller.cli.version.installed", lambda: Path("/dev/full").write_text("x")
+    )
+    result = nanofleet("version")
+    assert result.exit_code == 5
+    assert "error: The disk is full." in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error(start: Start) -> None:
