@@ -351,11 +351,11 @@ class Agent:
 
 
 def _job_status(attempt: Attempt, pid: int) -> WorkerStatus:
-    now = attempt.progress
+    now = attempt.notes.progress
     status = WorkerStatus(
         kind=attempt.worker_kind,
         pid=pid,
-        tokens_per_s=attempt.tokens_per_s,
+        tokens_per_s=attempt.notes.tokens_per_s,
         job_id=attempt.job_id,
     )
     if isinstance(now, GenerateProgress):

@@ -17,7 +17,8 @@ from pathlib import Path
 from async_timeout import timeout
 
 from agent.jobs import states
-from agent.jobs.attempt import LOG_NAME, Attempt, Ending
+from agent.jobs.attempt import LOG_NAME, Attempt
+from agent.jobs.ending import Ending
 from agent.jobs.journal import Account, Entry
 from agent.jobs.means import Means
 from agent.jobs.patience import Patience, stopped

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.jobs import states
-from agent.jobs.attempt import Attempt, Ending
+from agent.jobs.attempt import Attempt
+from agent.jobs.ending import Ending
 from agent.jobs.journal import Journal
 from agent.jobs.leases import Leases
 from agent.jobs.means import Means
@@ -46,22 +47,22 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
 
 async def test_an_evaluation_is_journalled(attempt: Attempt) -> None:
     evaluated = Evaluated(step=4, stage=1, loss=1.5, perplexity=4.5, tokens=99, best=True)
-    await attempt.note(TrainingReport(evaluated=evaluated))
+    await attempt.notes.take(TrainingReport(evaluated=evaluated))
     events = attempt._means.records.journal.events(0, FIRST)
     assert [event.evaluated for event in events if event.HasField("evaluated")] == [evaluated]
 
 
 async def test_a_paused_worker_has_no_speed(attempt: Attempt) -> None:
-    assert attempt.tokens_per_s is None
-    await attempt.note(TrainingReport(progress=TrainProgress(step=3, tokens_per_s=180)))
-    assert attempt.tokens_per_s == 180
-    await attempt.note(TrainingReport(paused=TrainingPaused(step=3)))
-    assert attempt.tokens_per_s is None
-    assert attempt.progress.step == 3
-    await attempt.note(TrainingReport(resumed=TrainingResumed(step=3)))
-    assert attempt.tokens_per_s is None, "the next step will tell"
-    await attempt.note(TrainingReport(progress=TrainProgress(step=4, tokens_per_s=170)))
-    assert attempt.tokens_per_s == 170
+    assert attempt.notes.tokens_per_s is None
+    await attempt.notes.take(TrainingReport(progress=TrainProgress(step=3, tokens_per_s=180)))
+    assert attempt.notes.tokens_per_s == 180
+    await attempt.notes.take(TrainingReport(paused=TrainingPaused(step=3)))
+    assert attempt.notes.tokens_per_s is None
+    assert attempt.notes.progress.step == 3
+    await attempt.notes.take(TrainingReport(resumed=TrainingResumed(step=3)))
+    assert attempt.notes.tokens_per_s is None, "the next step will tell"
+    await attempt.notes.take(TrainingReport(progress=TrainProgress(step=4, tokens_per_s=170)))
+    assert attempt.notes.tokens_per_s == 170
 
 
 async def test_the_silence_of_a_worker_is_told_while_there_is_one(
@@ -90,7 +91,7 @@ async def test_the_result_of_a_worker_that_died_before_its_report_is_adopted(
 ) -> None:
     leave_adapter(attempt._folder)
     killed = Exit(code=-9, peak_rss_bytes=5, out_of_memory=False, log_tail="")
-    ending = await attempt._ending(TrainingReport(), killed)
+    ending = await attempt._closing.ending(TrainingReport(), killed)
     assert isinstance(ending.event, states.Finished)
     assert ending.account.result is not None
     assert ending.account.result.steps == 4
@@ -102,7 +103,7 @@ async def test_half_a_result_is_not(attempt: Attempt) -> None:
     path = attempt._folder / "adapter.tar"
     path.write_bytes(path.read_bytes()[:-600])
     killed = Exit(code=-9, peak_rss_bytes=5, out_of_memory=True, log_tail="")
-    ending = await attempt._ending(TrainingReport(), killed)
+    ending = await attempt._closing.ending(TrainingReport(), killed)
     assert ending.event == states.Broke(job_pb2.CAUSE_OOM)
 
 
@@ -114,7 +115,8 @@ async def run(attempt: Attempt, kind: str, limits: Limits) -> Ending:
     attempt._work.module = stuck.__name__
     command = TrainingCommand(start=StartTraining(job_name=kind))
     try:
-        return await attempt._ending(*await attempt._run(command))
+        last, exit = await attempt._run(command)
+        return await attempt._closing.ending(last, exit, hung=attempt._hung)
     finally:
         attempt._gone.set()
 
