@@ -25,7 +25,7 @@ from artifacts.incoming import Incoming
 from artifacts.objects import Objects
 from artifacts.record import Kind, StoredArtifact
 from artifacts.upload import Announced, Upload
-from protos.errors import Busy, InUse, NotFound
+from protos.errors import Busy, DiskFull, InUse, NotFound
 from protos.nanofleet.v1 import artifact_pb2
 
 __all__ = ["ArtifactStore", "Kind", "StoredArtifact", "Upload"]
@@ -135,11 +135,16 @@ class ArtifactStore:
                 self.touch(digest)
                 return present
             announced = StoredArtifact(digest, os.fstat(source.fileno()).st_size, kind)
-            with self._begin_where_possible(announced, known) as upload:
-                source.seek(upload.received_bytes)
-                while block := source.read(_COPY_BYTES):
-                    upload.write(block)
-                return upload.commit()
+            try:
+                with self._begin_where_possible(announced, known) as upload:
+                    source.seek(upload.received_bytes)
+                    while block := source.read(_COPY_BYTES):
+                        upload.write(block)
+                    return upload.commit()
+            except DiskFull:
+                # Half a copy of what is here anyway would only keep the disk full.
+                self._drop_partial(digest)
+                raise
 
     def pin(self, digest: Digest, owner: str) -> None:
         """Keeps the artifact until ``owner`` unpins it, durably; pinning twice is one pin."""

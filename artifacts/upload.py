@@ -11,7 +11,7 @@ there.
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -240,17 +240,25 @@ class Upload:
 
     @contextmanager
     def _abandoned_on_failure(self) -> Iterator[None]:
-        """When the block fails the upload is over, and a resume starts at the last sync."""
+        """When the block fails the upload is over, and a resume starts at the last sync; nothing
+        is kept of one that had none."""
         try:
             with headroom.naming_disk_faults(self._incoming.folder):
                 yield
         except BaseException:
+            self._end_trails()
+            if not self._incoming.committed_offset(self._artifact.digest):
+                with suppress(OSError):  # of a disk that fails for this as well
+                    self._incoming.remove(self._artifact.digest)
             self._release()
             raise
 
-    def _release(self) -> None:
+    def _end_trails(self) -> None:
         self._hashing.close()
         self._syncing.close()
+
+    def _release(self) -> None:
+        self._end_trails()
         self._journal.close()
         self._file.close()
 

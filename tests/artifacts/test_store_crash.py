@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifacts import digest as digests
+from artifacts import headroom
 from artifacts.digest import Digest
 from artifacts.store import ArtifactStore
 from protos.errors import DigestMismatch, DiskFull
@@ -231,6 +232,33 @@ def test_the_disk_fills_up_at_a_write(small_disk: Path, source: Path) -> None:
 
     subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
     finish(store, digest, data)
+
+
+@pytest.mark.parametrize("size_bytes", [3 * MIB, 9 * MIB])
+def test_nothing_is_left_of_a_copy_that_has_no_room(
+    small_disk: Path, tmp_path: Path, size_bytes: int
+) -> None:
+    """It would keep the disk full; what is copied is still there."""
+    small_disk.joinpath("filler").write_bytes(bytes(8 * MIB - 2 * size_bytes // 3))
+    source = tmp_path / "source"
+    source.write_bytes(bytes(size_bytes))
+    store = ArtifactStore(small_disk / "store", reserve_bytes=0, free_bytes=lambda _: 1 << 40)
+    before = headroom.free_bytes(small_disk)
+    with pytest.raises(DiskFull, match="No space left on device"):
+        store.add_file(source, BASE)
+    assert list((small_disk / "store" / "incoming").iterdir()) == []
+    assert headroom.free_bytes(small_disk) == before
+
+
+def test_nothing_is_left_of_an_upload_that_could_not_be_resumed(small_disk: Path) -> None:
+    data = bytes(3 * MIB)
+    small_disk.joinpath("filler").write_bytes(bytes(6 * MIB))
+    store = ArtifactStore(small_disk / "store", reserve_bytes=0, free_bytes=lambda _: 1 << 40)
+    upload = store.begin(digests.of_bytes(data), len(data), BASE, 0)
+    with pytest.raises(DiskFull):
+        upload.write(data)
+    upload.close()
+    assert list((small_disk / "store" / "incoming").iterdir()) == []
 
 
 def test_real_headroom_is_asked_for(small_disk: Path, source: Path) -> None:
