@@ -285,6 +285,7 @@ class Agent:
             await self._host.close()
             await jobs
         finally:
+            await self._server.stop(0)
             await _ended(tasks)
             self._ring.close()
             await self._records.close()
