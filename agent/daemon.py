@@ -51,6 +51,7 @@ from agent.memory import calibration_file, torch_build
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
 from agent.memory.calibration_file import CalibrationFile
+from agent.memory.claims import Claims
 from agent.memory.residents import Residents, read_board
 from agent.operating.power_mode import PowerMode
 from agent.operating.watch import Watch
@@ -144,15 +145,18 @@ class Agent:
             state, machine.root, clock.boot_id, power.mode, power.clocks == "max"
         )
         budget = _budget(config, machine.root)
-        self._residents = Residents(
+        claims = Claims(
             budget,
-            _policy(config, budget),
-            read=lambda: read_board(machine.root),
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
             torch=torch_build.installed(),
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
+        )
+        self._residents = Residents(
+            claims,
+            _policy(config, budget),
+            read=lambda: read_board(machine.root),
             tell=self._tell,
             rest=self._watch.rest,
         )
@@ -189,7 +193,7 @@ class Agent:
             leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
-            usable_bytes=self._residents.budget.usable_bytes,
+            usable_bytes=budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
             is_simulated=bool(machine.simulated),
             observe=self._observations.begin,
@@ -217,7 +221,7 @@ class Agent:
             self._runner,
             jobs,
             means.leases,
-            self._residents.admit_job,
+            claims.of_job,
         )
         rehearsals = Rehearsals(means, state / "rehearsal", self._runner.turn, desk.check)
         facts = DeviceFacts(
@@ -330,7 +334,7 @@ class Agent:
 
     def _limit(self, worker: str) -> limits.Group | None:
         """A control group as large as what all workers may use."""
-        return self._machine.limit(worker, self._residents.budget.usable_bytes)
+        return self._machine.limit(worker, self._residents.claims.budget.usable_bytes)
 
     def _job_silent_s(self) -> float | None:
         attempt = self._runner.current

@@ -45,7 +45,7 @@ class Desk:
         runner: Runner,
         jobs: Path,
         leases: Leases,
-        admit: Callable[[Path, JobSpec], None],
+        admit: Callable[[Path, JobSpec], object],
     ) -> None:
         self._records = records
         self._journal = records.journal

@@ -7,19 +7,19 @@ somebody comes for memory, and once a second.
 
     enter_job, enter_model ──▶ observe ─▶ decide ─▶ carry out ─▶ observe …    granted, or refused
 
-What a worker turns out to take beyond its forecast is remembered for the next one on that base,
-also across restarts (calibration.py).
+What each of them will take is its claim (claims.py).
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from agent.memory import torch_build
-from agent.memory.admission import admit_inference, admit_training
+from async_timeout import timeout
+
 from agent.memory.arbiter import (
     Act,
     Decision,
@@ -31,13 +31,9 @@ from agent.memory.arbiter import (
     decide,
     waits_for,
 )
-from agent.memory.budget import Budget, Claim
-from agent.memory.calibration import Calibration, Work, measured_bytes, recipe_shape
-from agent.memory.calibration_file import CalibrationFile
-from agent.memory.processor import CPU, least_element_bytes
-from agent.memory.torch_build import TorchBuild
-from artifacts import base_model
-from artifacts.base_model import BaseModel
+from agent.memory.budget import Claim
+from agent.memory.calibration import measured_bytes
+from agent.memory.claims import SERVED, Claims
 from jetson.memory import read_memory, read_pressure_percent
 from protos.errors import OutOfMemory
 from protos.nanofleet.v1.device_pb2 import DeviceEvent
@@ -45,7 +41,6 @@ from protos.nanofleet.v1.job_pb2 import JobSpec
 
 _LOG = logging.getLogger(__name__)
 
-_SERVED = "the served model"
 _PERIOD_S = 1.0
 # In a row, without a look at anything else.
 _MOST_DECISIONS = 8
@@ -133,41 +128,28 @@ class _Wanted:
 
 
 class Residents:
-    """``read`` looks at the board; ``rest`` says why a job must not compute now; ``engine``: that
-    which serves; ``torch``: the build that the workers load. ``admit_job`` and ``admit_model`` may
-    be called from any thread, all else in the running loop."""
+    """``read`` looks at the board; ``rest`` says why a job must not compute now. All in the running
+    loop."""
 
     def __init__(
         self,
-        budget: Budget,
+        claims: Claims,
         policy: Policy = Policy(floor_bytes=0),  # noqa: B008  # frozen
         read: Callable[[], Reading] = read_board,
-        cpu: Path = CPU,
-        engine: str = "llama",
-        shared_gpu: bool = False,
-        torch: TorchBuild = torch_build.CPU,
-        calibration: CalibrationFile | None = None,
         tell: Tell = tell_nobody,
         rest: Callable[[JobSpec], str] = lambda spec: "",
     ) -> None:
-        self.budget = budget
+        self.claims = claims
         self._policy = policy
         self._read = read
-        self._cpu = cpu
-        self._engine = engine
-        self._shared_gpu = shared_gpu
-        self._torch = torch
+        self._tell = tell
+        self._rest = rest
         self._training: _Training | None = None
         self._model: Claim | None = None
         self._wanted: _Wanted | None = None
         self._server: Server | None = None
         self._lock = asyncio.Lock()  # one decision at a time
         self._changed = asyncio.Event()
-        self._tell = tell
-        self._rest = rest
-        self._calibration_file = calibration
-        self._calibration = calibration.load() if calibration else Calibration()
-        self._kept = self._calibration
 
     def serve_with(self, server: Server) -> None:
         self._server = server
@@ -180,27 +162,21 @@ class Residents:
                     await self._settle()
                 except Exception:  # noqa: BLE001 - whatever it is, the board must be looked after
                     _LOG.exception("the arbiter could not carry out a decision")
-                await asyncio.to_thread(self._keep_calibration)
+                await asyncio.to_thread(self.claims.keep)
                 await self._wait()
         finally:
-            self._keep_calibration()
-
-    def admit_job(self, path: Path, spec: JobSpec) -> None:
-        """Raises OutOfMemory for a job that cannot run on this board at all."""
-        self._admitted(path, spec, "the job")
+            self.claims.keep()
 
     async def enter_job(self, path: Path, spec: JobSpec, trainee: Trainee) -> None:
         """Returns when the job may take its memory; raises OutOfMemory when it never can."""
-        kind = "generation" if spec.HasField("generate") else "training"
-        owner = f"the {kind} job {spec.name}"
-        claim = await asyncio.to_thread(self._job_claim, path, spec, owner)
+        claim = await asyncio.to_thread(self.claims.of_job, path, spec)
         entered = self._training = _Training(claim, trainee, spec)
         told = ""
         try:
             while entered.phase is Phase.WAITING:
                 await self._settle()
                 if entered.refusal:
-                    raise OutOfMemory(f"There is no memory for {owner}.", why=entered.refusal)
+                    raise OutOfMemory(f"There is no memory for {claim.owner}.", why=entered.refusal)
                 if entered.phase is Phase.WAITING:
                     told = await self._tell_waiting(entered, told)
                     await self._wait()
@@ -230,25 +206,23 @@ class Residents:
     def measured_job(self, anonymous_bytes: int) -> None:
         """What the running job was seen to take."""
         if self._training is not None:
-            self._training.claim = self._calibrated(self._training.claim, anonymous_bytes)
+            self._training.claim = self.claims.measured(self._training.claim, anonymous_bytes)
 
     async def enter_model(
         self, path: Path, digest: str, context_length: int, *, is_asked: bool = True
     ) -> None:
         """Returns when the model may be loaded; raises OutOfMemory when there is no room for it
         now, whoever yields. Where nobody asked for it, no job does."""
-        claim = await asyncio.to_thread(self.admit_model, path, digest, context_length)
+        claim = await asyncio.to_thread(self.claims.of_model, path, digest, context_length)
         wanted = self._wanted = _Wanted(claim, is_asked)
         try:
             while not wanted.is_granted:
                 await self._settle()
                 if wanted.refusal:
-                    held = self._training.claim if self._training else None
-                    admit = (base_model.read(path), digest, context_length)
-                    beside = [held] if held else []
-                    self._admit_inference(*admit, held=beside, owner=_SERVED)
+                    held = [self._training.claim] if self._training else []
+                    self.claims.of_model(path, digest, context_length, held)
                     raise OutOfMemory(
-                        f"There is not enough memory for {_SERVED} now.",
+                        f"There is not enough memory for {SERVED} now.",
                         why=wanted.refusal,
                         fix="Try again later, or free memory on the device.",
                     )
@@ -257,17 +231,10 @@ class Residents:
         finally:
             self._wanted = None
 
-    def admit_model(self, path: Path, digest: str, context_length: int) -> Claim:
-        """Its claim, if the board alone has room for it; raises OutOfMemory."""
-        model = base_model.read(path)
-        claim = self._admit_inference(model, digest, context_length, owner=_SERVED)
-        work = Work("serving", digest, f"context {context_length}", self._engine)
-        return self._with_known(work, claim)
-
     def measured_model(self, anonymous_bytes: int) -> None:
         """What the loaded model was seen to take."""
         if self._model is not None:
-            self._model = self._calibrated(self._model, anonymous_bytes)
+            self._model = self.claims.measured(self._model, anonymous_bytes)
 
     @property
     def job_above_bytes(self) -> int:
@@ -282,70 +249,6 @@ class Residents:
         """Its worker is gone."""
         self._model = None
         self._changed.set()
-
-    def _job_claim(self, path: Path, spec: JobSpec, owner: str) -> Claim:
-        return self._with_known(self._work(spec), self._admitted(path, spec, owner))
-
-    def _work(self, spec: JobSpec) -> Work:
-        if spec.HasField("generate"):
-            asked = spec.generate
-            shape = f"context {asked.context_length}"
-            return Work("generation", asked.base_digest, shape, self._engine)
-        return Work("training", spec.train.base_digest, recipe_shape(spec.train), "torch")
-
-    def _admitted(self, path: Path, spec: JobSpec, owner: str) -> Claim:
-        base = base_model.read(path)
-        if spec.HasField("generate"):
-            asked = spec.generate
-            return self._admit_inference(base, asked.base_digest, asked.context_length, owner=owner)
-        least = least_element_bytes(base.embedding_length, self._cpu)
-        return admit_training(
-            self.budget,
-            base,
-            spec.train,
-            owner=owner,
-            least_element_bytes=least,
-            shared_gpu=self._shared_gpu,
-            torch=self._torch,
-        )
-
-    def _admit_inference(
-        self,
-        base: BaseModel,
-        digest: str,
-        context_length: int,
-        held: Sequence[Claim] = (),
-        *,
-        owner: str,
-    ) -> Claim:
-        return admit_inference(
-            self.budget,
-            base,
-            digest,
-            context_length,
-            held,
-            owner=owner,
-            engine=self._engine,
-            torch=self._torch,
-        )
-
-    def _with_known(self, work: Work, claim: Claim) -> Claim:
-        """With what was measured above the forecast before."""
-        known = self._calibration.applied(work, claim.forecast)
-        return replace(claim, work=work, forecast=known)
-
-    def _calibrated(self, claim: Claim, measured_bytes: int) -> Claim:
-        """Never below the forecast: the longest sample may be yet to come."""
-        if claim.work is None:
-            return claim
-        self._calibration = self._calibration.noted(claim.work, claim.forecast, measured_bytes)
-        return self._with_known(claim.work, claim)
-
-    def _keep_calibration(self) -> None:
-        known = self._calibration
-        if self._calibration_file and known is not self._kept:
-            self._calibration_file.save(known)
-            self._kept = known
 
     async def _settle(self) -> None:
         """Decides and carries out until nothing is left to decide."""
@@ -368,7 +271,7 @@ class Residents:
             job = Job(training.claim, training.phase, yields, training.rested)
             rest = self._rest(training.spec)
         return Observation(
-            self.budget,
+            self.claims.budget,
             reading.available_bytes,
             reading.pressure_percent,
             job,
@@ -415,11 +318,8 @@ class Residents:
                 await training.left.wait()
 
     async def _wait(self) -> None:
-        """Until something changes, or a second has passed. Before Python 3.12 wait_for takes no
-        notice of a cancellation that comes together with the change."""
+        """Until something changes, or a second has passed."""
         self._changed.clear()
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait({changed}, timeout=_PERIOD_S)
-        finally:
-            changed.cancel()
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with timeout(_PERIOD_S):
+                await self._changed.wait()

@@ -305,7 +305,7 @@ class ModelHost:
     def _admitted(self, base: Digest, context_length: int) -> None:
         """Raises what loading it in the place of the present model would be refused with."""
         path = _servable(self._means.store, base)
-        self._means.residents.admit_model(path, base, context_length)
+        self._means.residents.claims.of_model(path, base, context_length)
 
     async def _end(self, session: Session, why: Refused) -> None:
         session.fail(why)

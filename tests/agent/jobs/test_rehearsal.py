@@ -14,6 +14,7 @@ from agent.jobs.rehearsal import Rehearsals
 from agent.jobs.trial import Trial
 from agent.memory.arbiter import Policy
 from agent.memory.budget import Budget
+from agent.memory.claims import Claims
 from agent.memory.residents import Reading, Residents, Trainee
 from agent.workers.process import Launcher
 from artifacts.store import ArtifactStore
@@ -39,7 +40,7 @@ class Board:
         self._seen_hot = False
         self._acted_on = asyncio.Event()
         self.residents = Residents(
-            Budget(16 * GB, 0, 0),
+            Claims(Budget(16 * GB, 0, 0)),
             Policy(floor_bytes=GB),
             read=lambda: Reading(self.available_bytes, None),
             rest=self._look,

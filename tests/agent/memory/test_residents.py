@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent.memory.arbiter import Act, Decision, Policy
 from agent.memory.budget import Budget
+from agent.memory.claims import Claims
 from agent.memory.residents import Reading, Residents
 from protos.nanofleet.v1.job_pb2 import JobSpec
 from tests.agent.jobs.samples import train_spec
@@ -47,7 +48,7 @@ async def test_the_next_decision_waits_until_the_job_has_left(tiny_base: Path) -
     def read() -> Reading:
         return Reading(available, None)
 
-    residents = Residents(Budget(8 * GIB, 0, 0), Policy(FLOOR_BYTES), read)
+    residents = Residents(Claims(Budget(8 * GIB, 0, 0)), Policy(FLOOR_BYTES), read)
     trainee = Trainee(residents)
     await residents.enter_job(tiny_base, JobSpec(train=train_spec()), trainee)
     available = FLOOR_BYTES // 2

@@ -9,6 +9,7 @@ import pytest
 from agent.jobs.journal import Journal
 from agent.jobs.records import Records
 from agent.memory.budget import Budget
+from agent.memory.claims import Claims
 from agent.memory.residents import Residents
 from agent.rpc.device import DeviceFacts, DeviceService
 from agent.serving.adapters import Adapters
@@ -47,7 +48,7 @@ async def stub(
             log=tmp_path / "inference.log",
             context_length=256,
             threads=1,
-            residents=Residents(Budget(1 << 30, 0, 0)),
+            residents=Residents(Claims(Budget(1 << 30, 0, 0))),
         )
     )
     records = Records(Journal(tmp_path / "journal.db", clock))

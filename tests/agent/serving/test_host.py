@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.memory.budget import Budget
+from agent.memory.claims import Claims
 from agent.memory.residents import Residents
 from agent.serving.adapters import Adapters
 from agent.serving.host import HostMeans, ModelHost
@@ -29,7 +30,7 @@ async def test_a_load_that_is_given_up_leaves_no_pin(tmp_path: Path, tiny_base: 
             log=tmp_path / "log",
             context_length=64,
             threads=1,
-            residents=Residents(Budget.measured(memory, 1 << 20)),
+            residents=Residents(Claims(Budget.measured(memory, 1 << 20))),
         )
     )
     for turns in range(1, 5):
