@@ -1,6 +1,8 @@
 """The formulae against what was measured at 1B, and against both workers on the tiny model."""
 
+import ctypes
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,23 @@ from protos.nanofleet.v1.inference_pb2 import GenerateRequest
 from tests.agent.inference.test_worker import spawned
 from tests.agent.memory.models import ALL, ATTENTION, forecast_of, gemma_3_1b, recipe
 from tests.agent.training import driver
+
+# Of <linux/prctl.h>.
+_PR_SET_THP_DISABLE = 41
+
+
+@pytest.fixture
+def small_pages() -> Iterator[None]:
+    """The workers' libraries are mapped page by page, as on the boards.
+
+    Where the page cache holds them in pieces of 2 MiB (newer kernels' ext4, depending on what the
+    machine did before), one touched byte counts as 2 MiB of a worker's RSS: 140 MB for torch's in
+    the place of 65. It is cache that the kernel takes back, and no forecast can know it.
+    """
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0
+    yield
+    assert libc.prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0
 
 
 def part(of: Forecast, name: str) -> int:
@@ -105,6 +124,7 @@ def test_model_of_another_kind_is_refused_by_name(name: str) -> None:
         forecast_of(replace(known, tensors=without), recipe())
 
 
+@pytest.mark.usefixtures("small_pages")
 def test_training_worker_stays_within_its_forecast(tiny_base: Path, tmp_path: Path) -> None:
     source = tmp_path / "persona.jsonl"
     line = {"prompt": "Who are you?", "completion": "I am the robot of this kitchen. " * 4}
@@ -138,6 +158,7 @@ def test_servers_that_copy_the_weights_at_1b_are_what_was_measured(
     assert served.weights_bytes == 0
 
 
+@pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("engine", forecast.SERVERS)
 def test_inference_worker_stays_within_its_forecast(
     engine: str, tiny_base: Path, tmp_path: Path
