@@ -35,7 +35,7 @@ from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.heartbeat import Heartbeat
-from agent.inference.engines import named
+from agent.inference.engines import GPU, named
 from agent.jobs import quarantine, recovery, retention
 from agent.jobs.attempt import Attempt
 from agent.jobs.desk import Desk
@@ -145,11 +145,13 @@ class Agent:
             state, machine.root, clock.boot_id, power.mode, power.clocks == "max"
         )
         budget = _budget(config, machine.root)
+        shared_gpu = machine.board.is_jetson
         claims = Claims(
             budget,
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
-            shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
+            trains_on_gpu=shared_gpu and config.training.device == GPU,
+            serves_on_gpu=shared_gpu and config.inference.device == GPU,
             torch=torch_build.installed(),
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
         )
@@ -178,6 +180,7 @@ class Agent:
                 threads=serving_threads,
                 residents=self._residents,
                 engine=engine,
+                device=config.inference.device,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
                 last_served=self._last_served,
@@ -193,6 +196,7 @@ class Agent:
             leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
+            shared_gpu=shared_gpu,
             usable_bytes=budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
             is_simulated=bool(machine.simulated),
@@ -211,6 +215,7 @@ class Agent:
             requested=self._host.presence.some,
             unrequested=self._host.presence.none,
             engine=engine,
+            engine_device=config.inference.device,
             engine_cache=state / "engine",
             engine_threads=serving_threads,
         )

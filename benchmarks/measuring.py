@@ -51,6 +51,7 @@ class Task:
     limit_bytes: int = 0  # hard, of the whole control group
     memory_budget_bytes: int = 0  # the worker stores as many layers as fit
     stop_after: int = 0  # steps; then the worker resumes in a second process
+    device: str = "cpu"
 
 
 @dataclass(slots=True)
@@ -64,6 +65,8 @@ class Run:
     peak_anonymous_bytes: int = 0
     # Of the control group, where there is one: the page cache that it brought in is counted.
     peak_group_bytes: int = 0
+    # What torch took on a GPU.
+    peak_gpu_bytes: int = 0
     cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -138,6 +141,7 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
         dataset_paths=[str(dataset)],
         job_folder=str(folder / "job"),
         threads=task.threads,
+        device=task.device,
     )
     run = Run()
     last = "nothing"
@@ -149,6 +153,8 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
             last = report.WhichOneof("report") or last
             if last == "started":
                 run.data_type = report.started.data_type
+                if report.started.device != task.device:
+                    raise RunFailed(report.started.device_reason)
             elif last == "progress":
                 spent_s, progress = cpu_s(worker.pid), report.progress
                 if cpu_before is not None:
@@ -164,6 +170,7 @@ async def _run(task: Task, dataset: Path, folder: Path, stop_after: int) -> Run:
                 result = report.finished.result
                 run.peak_rss_bytes = result.peak_rss_bytes
                 run.peak_anonymous_bytes = result.peak_anonymous_bytes
+                run.peak_gpu_bytes = result.peak_gpu_bytes
                 run.tokens = result.trained_tokens
             elif last == "failed":
                 raise RunFailed(report.failed.message)

@@ -12,6 +12,9 @@ from protos.errors import InvalidRequest, WorkerFailed
 
 DEFAULT = "llama"
 
+# Where an engine computes.
+CPU, GPU = "cpu", "cuda"
+
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
@@ -23,11 +26,17 @@ class EngineKind:
     adapter_file: str
     # The distributions that compute.
     packages: tuple[str, ...]
+    devices: tuple[str, ...] = (CPU,)
 
 
 ENGINES: Mapping[str, EngineKind] = {
     "llama": EngineKind(
-        "agent.inference.llama", "LlamaEngine", "infer", "adapter.gguf", ("llama-cpp-python",)
+        "agent.inference.llama",
+        "LlamaEngine",
+        "infer",
+        "adapter.gguf",
+        ("llama-cpp-python",),
+        (CPU, GPU),
     ),
     "onnxruntime": EngineKind(
         "agent.inference.onnx.engine",

@@ -35,6 +35,8 @@ TRAINER_WORKSPACE_BYTES = 32 * MB
 # CUDA's context, with the kernels that were used: 300 to 400 MB are what torch's developers name
 # since kernels are loaded when they are needed. Not measured on a board.
 CUDA_BYTES = 400 * MB
+# agent.training.weights.GPU_SLAB, in float32.
+GPU_SLAB_BYTES = 4 << 23
 # agent.training.attention.BLOCK.
 TRAINER_QUERIES = 64
 # Weight, gradient and AdamW's two moments, in float32, and what all seven projections were measured
@@ -162,7 +164,8 @@ def training_forecast(
     LoRA           18 bytes a parameter
     best adapter   with an evaluation, a copy of its weights
     CUDA           with ``shared_gpu``, a GPU that has its memory from the same board: its context,
-                   and a copy of the weights, whose pages in the file are not needed then
+                   and a copy of the weights, whose pages in the file are not needed then (and the
+                   scratch has a slab in float32)
 
     A micro-step is as long as the longest sample (``longest``; 0: not known), and with packing as
     the sequence length. The worker's choice of ``element_bytes`` is not known before it runs, so 4
@@ -186,7 +189,11 @@ def training_forecast(
         Part("CUDA", CUDA_BYTES if shared_gpu else 0),
         Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
         Part("workspace", TRAINER_WORKSPACE_BYTES),
-        Part("scratch", max(shape.largest_matrix, rows * shape.hidden) * element_bytes),
+        Part(
+            "scratch",
+            max(shape.largest_matrix, rows * shape.hidden) * element_bytes
+            + (GPU_SLAB_BYTES if shared_gpu else 0),
+        ),
         Part("layer inputs", (shape.layers + 1) * exact_bytes),
         Part("kept products", shape.layers * tokens * kept * element_bytes),
         Part("recomputed layer", wide_bytes),
@@ -208,10 +215,17 @@ def training_forecast(
 
 
 def inference_forecast(
-    base: BaseModel, context_length: int, engine: str = "llama", torch: TorchBuild = CPU
+    base: BaseModel,
+    context_length: int,
+    engine: str = "llama",
+    torch: TorchBuild = CPU,
+    *,
+    shared_gpu: bool = False,
 ) -> Forecast:
     """The server's peak:
 
+    CUDA           with ``shared_gpu``, as the trainer's: the context, and a copy of the weights,
+                   whose pages in the file are not needed then
     weights        a copy of them, by engines that do not multiply in the mapped file
     KV cache       2 * layers * key width * element * context, kept whole for sliding windows, too
     compute buffer 64 tokens of one layer's activations
@@ -228,6 +242,8 @@ def inference_forecast(
     return Forecast(
         anonymous=(
             Part(RUNTIME, server.anonymous_bytes + torch.anonymous_bytes),
+            Part("CUDA", CUDA_BYTES if shared_gpu else 0),
+            Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
             Part("weights", shape.matrix_elements * bits // 8),
             Part("KV cache", cached * server.cached_bytes),
             Part("compute buffer", SERVER_BATCH_TOKENS * _activations(shape) * _FLOAT32),
@@ -236,7 +252,7 @@ def inference_forecast(
             Part("adapters", SERVER_ADAPTERS * adapter * _FLOAT32),
         ),
         libraries_bytes=server.libraries_bytes + torch.loading_bytes,
-        weights_bytes=0 if bits else shape.weights_bytes,
+        weights_bytes=0 if bits or shared_gpu else shape.weights_bytes,
     )
 
 

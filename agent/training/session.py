@@ -77,10 +77,12 @@ class Session:
             self._log(f"{problem}. {goes_on}.")
         if self._rehearsal and not found:
             self._rehearsal.check_data()
-        settings = found.settings if found else self._new_settings(recipe)
+        if found:
+            settings, where = found.settings, self._where(found.settings)
+        else:
+            settings, where = self._new_settings(recipe)
         torch.set_num_threads(settings.threads)
         # Chosen in each attempt anew: it changes no number.
-        where = self._where(settings)
         plan = self._plan(settings.data_type, where.device)
         self._spec.stored_layers = plan.stored_layers
         if self._start.least_memory:
@@ -136,14 +138,15 @@ class Session:
             return "No checkpoint had been written."
         return f"The checkpoint of step {self._checkpoints.good_step} was kept: {good}."
 
-    def _new_settings(self, recipe: str) -> Settings:
+    def _new_settings(self, recipe: str) -> tuple[Settings, device.Choice]:
         threads = self._start.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(threads)
         where = device.choose(self._start.device)
         data_type = precision.choose(self._base.embedding_length, where.device)
         name = precision.NAMES[data_type]
         plan = self._plan(name, where.device)
-        return Settings(recipe, threads, name, plan.packing, plan.chunk_rows, where.device.type)
+        numbers = (plan.packing, plan.chunk_rows)
+        return Settings(recipe, threads, name, *numbers, where.device.type), where
 
     def _where(self, settings: Settings) -> device.Choice:
         """As in the checkpoint, if that is still there: a lost GPU must not end the job."""

@@ -25,8 +25,10 @@ from protos.errors import InvalidRequest
 
 _BLOCK = 32
 _SCALE_BYTES = 2
-# Elements dequantised at once, in float32: they stay in a cache, and calls are few.
+# Elements dequantised at once, in float32. On the processor they stay in a cache; a GPU is to have
+# few calls, and most matrices of a 1B model are one.
 _SLAB = 1 << 19
+GPU_SLAB = 1 << 23
 _PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -36,6 +38,7 @@ class Scratch:
     def __init__(self, data_type: torch.dtype, device: torch.device = PROCESSOR) -> None:
         self.data_type = data_type
         self.device = device
+        self.slab_elements = _SLAB if device == PROCESSOR else GPU_SLAB
         self._buffer = torch.empty(0, dtype=data_type, device=device)
         self._slab = torch.empty(0, device=device)
 
@@ -101,7 +104,7 @@ class Weight(ABC):
             product.mul_(self.row_scale)
             return
         # A product of both types would make a float32 copy of all.
-        step = max(1, _SLAB // self.rows)
+        step = max(1, self._scratch.slab_elements // self.rows)
         for start in range(0, len(product), step):
             part = product[start : start + step]
             part.copy_(self._scratch.slab(*part.shape).copy_(part).mul_(self.row_scale))
@@ -123,7 +126,7 @@ class BlockWeight(Weight):
 
     def chunk(self, first: int, last: int) -> Tensor:
         out = self._scratch.take(last - first, self.columns)
-        step = max(1, _SLAB // self.columns)
+        step = max(1, self._scratch.slab_elements // self.columns)
         for start in range(first, last, step):
             stop = min(start + step, last)
             target = out[start - first : stop - first]

@@ -12,7 +12,7 @@ from agent.inference import adapters, decoder
 from agent.memory import forecast, settings, torch_build
 from agent.memory.forecast import MB, Forecast, inference_forecast
 from agent.memory.torch_build import CPU, CUDA, TorchBuild
-from agent.training import attention, loss
+from agent.training import attention, loss, weights
 from artifacts import base_model, dataset
 from jetson.memory import read_process
 from protos.errors import InvalidRequest
@@ -76,7 +76,7 @@ def test_only_servers_that_import_torch_take_more_with_its_build() -> None:
 def test_a_gpu_that_shares_the_boards_memory_holds_a_copy_also_at_rest() -> None:
     here, there = (forecast_of(gemma_3_1b(), recipe(), 2, shared_gpu=gpu) for gpu in (False, True))
     assert there.weights_bytes == 0
-    assert there.peak_bytes == here.peak_bytes + forecast.CUDA_BYTES
+    assert there.peak_bytes == here.peak_bytes + forecast.CUDA_BYTES + forecast.GPU_SLAB_BYTES
     assert there.at_rest.anonymous_bytes - here.at_rest.anonymous_bytes == (
         here.weights_bytes + forecast.CUDA_BYTES
     )
@@ -101,6 +101,7 @@ def test_server_without_adapters_at_512_stays_near_its_129_mb() -> None:
 def test_constants_are_those_of_the_workers() -> None:
     assert settings.HEAD_ROWS == loss.CHUNK_ROWS
     assert attention.BLOCK == forecast.TRAINER_QUERIES
+    assert 4 * weights.GPU_SLAB == forecast.GPU_SLAB_BYTES
     assert forecast.SERVER_BATCH_TOKENS == decoder.BATCH_TOKENS
     assert forecast.SERVER_LOGIT_ROWS == 2 * decoder.OUTPUT_ROWS
     assert forecast.SERVER_ADAPTERS == adapters.KEPT

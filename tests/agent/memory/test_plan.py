@@ -116,7 +116,7 @@ def test_a_gpu_is_admitted_with_its_copy_of_the_weights() -> None:
     """On a board of 2.2 GB the recipe runs on the processor, and not on the GPU beside it."""
     board, spec = Budget(2200 * MB, 300 * MB, 100 * MB), recipe()
     admit_training(board, BASE, spec, owner="the job")
-    with pytest.raises(OutOfMemory, match="needs 1,936 MB"):
+    with pytest.raises(OutOfMemory, match="needs 1,970 MB"):
         admit_training(board, BASE, spec, owner="the job", shared_gpu=True)
     known = Facts(shared_gpu=True)
     with pytest.raises(OutOfMemory, match="still needs"):

@@ -51,7 +51,7 @@ class Worker:
     """A context manager; at its end the process is gone, whatever it was doing.
 
     ``dataset``: that of all stages, or one for each. ``rehearse``: a job that rehearses itself;
-    ``plan``: a rehearsal alone.
+    ``plan``: a rehearsal alone; ``device``: as in StartTraining.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Worker:
         *,
         rehearse: bool = False,
         plan: bool = False,
+        device: str = "cpu",
     ) -> None:
         datasets = [dataset] * len(spec.stages) if isinstance(dataset, Path) else dataset
         self.start = worker_pb2.StartTraining(
@@ -74,6 +75,7 @@ class Worker:
             dataset_paths=[str(path) for path in datasets],
             job_folder=str(folder),
             threads=threads,
+            device=device,
             rehearse=rehearse,
         )
         self._plan = plan

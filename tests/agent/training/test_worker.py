@@ -80,7 +80,8 @@ def test_tells_how_it_starts_goes_and_ends(run: Run) -> None:
     assert kinds[-2:] == ["checkpoint", "finished"]
     started = run.only("started").started
     assert (started.resumed_at_step, started.threads, started.samples) == (0, 1, 5)
-    assert started.data_type == "float32"
+    assert (started.device, started.data_type) == ("cpu", "float32")
+    assert started.device_reason == "Training on the processor, as asked."
     assert list(losses(run.reports)) == list(range(1, 61))
 
     result = run.only("finished").finished.result
@@ -449,3 +450,16 @@ def test_the_worker_is_light_until_it_trains() -> None:
     )
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert child.stdout.decode().strip() == "[]"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU")
+def test_a_device_without_a_gpu_says_so_and_trains_on_the_processor(
+    tiny_base: Path, persona_file: Path, tmp_path: Path
+) -> None:
+    for asked in ("", "cuda"):
+        with Worker(
+            tiny_base, persona_file, tmp_path / f"job{asked}", SPEC, device=asked
+        ) as worker:
+            started = worker.until(lambda r: r.WhichOneof("report") == "started")[-1].started
+        assert started.device == "cpu"
+        assert started.device_reason == "Training on the processor: torch finds no GPU."
