@@ -57,8 +57,9 @@ class Retry:
 ONCE = Retry(attempts=1)
 # For a single call that somebody waits for: about a second of waiting in all.
 BRIEF = Retry(attempts=4)
-# For a transfer or a stream that has made progress before: about half a minute without any.
-STEADY = Retry(attempts=10)
+# For a transfer or a stream that has made progress before: about a minute without any, in which a
+# board that was switched off and on is back.
+STEADY = Retry(attempts=16)
 # For following a job: a device may be off for days, and the job goes on when it is back.
 ENDLESS = Retry(attempts=None, cap_s=30.0)
 # For one process after another at the same file here: until the other one has ended.
