@@ -146,12 +146,13 @@ class Agent:
         )
         budget = _budget(config, machine.root)
         shared_gpu = machine.board.is_jetson
+        serves_on_gpu = shared_gpu and config.inference.device == GPU
         claims = Claims(
             budget,
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
             trains_on_gpu=shared_gpu and config.training.device == GPU,
-            serves_on_gpu=shared_gpu and config.inference.device == GPU,
+            serves_on_gpu=serves_on_gpu,
             torch=torch_build.installed(),
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
         )
@@ -196,7 +197,6 @@ class Agent:
             leases=Leases(clock),
             threads=config.training.threads,
             device=config.training.device,
-            shared_gpu=shared_gpu,
             usable_bytes=budget.usable_bytes,
             energy_j=lambda: self._sampler.energy.total_j,
             is_simulated=bool(machine.simulated),
@@ -216,6 +216,7 @@ class Agent:
             unrequested=self._host.presence.none,
             engine=engine,
             engine_device=config.inference.device,
+            engine_shares_gpu=serves_on_gpu,
             engine_cache=state / "engine",
             engine_threads=serving_threads,
         )

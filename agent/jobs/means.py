@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.inference import engines
 from agent.jobs.leases import Leases
 from agent.jobs.records import Records
 from agent.memory.residents import Trainee
@@ -52,7 +51,6 @@ class Means:
     leases: Leases
     threads: int = 0  # 0: as many as there are cores
     device: str = ""  # "cpu", "cuda"; empty: the worker chooses
-    shared_gpu: bool = False  # the board's GPU has its memory from the board
     usable_bytes: int = 0  # what the board has for workers
     energy_j: Callable[[], float | None] = lambda: None
     is_simulated: bool = False  # the board that this is the energy of
@@ -82,7 +80,8 @@ class Means:
     unrequested: Callable[[], Awaitable[None]] = _never
     # Of a worker that generates: as the served model has them.
     engine: str = ""
-    engine_device: str = engines.CPU
+    engine_device: str = ""
+    engine_shares_gpu: bool = False  # it computes on a GPU that has its memory from the board
     engine_cache: Path | None = None
     engine_threads: int = 1
 
@@ -110,7 +109,7 @@ class Means:
             threads=spec.threads or self.engine_threads,
             engine=self.engine,
             device=self.engine_device,
-            shared_gpu=self.shared_gpu and self.engine_device == engines.GPU,
+            shared_gpu=self.engine_shares_gpu,
             cache_folder=str(self.engine_cache or ""),
         )
 
