@@ -97,7 +97,6 @@ def training(bench: Bench) -> list[Row]:
         {
             "GPU": bench.worker("cuda"),
             "GPU, all layers stored": bench.worker("cuda", memory_budget_bytes=int(40 * GB)),
-            "processor": bench.worker("cpu"),
             "plain recipe (qint8)": bench.peer("qint8"),
             "bf16 LoRA": bench.peer("bf16"),
         }
@@ -114,8 +113,6 @@ def training(bench: Bench) -> list[Row]:
     ):
         took, why = bench.median(label, "wall_s"), bench.failed.get(label, "")
         rows.append(Row(f"{label}: tokens/s", ratio(bench.tokens, took), "tokens/s", note=why))
-        if label == "processor":
-            continue
         taken = ratio(bench.median(label, "peak_gpu_bytes"), GB)
         rows.append(Row(f"{label}: peak on the GPU", taken, "GB", note=why))
         if label in ("plain recipe (qint8)", "bf16 LoRA"):

@@ -24,7 +24,6 @@ def test_a_quick_run_writes_every_row_or_why_not(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads(target.read_text())
     values = {row["name"]: row["value"] for row in written["rows"]}
-    assert values["processor: tokens/s"] > 0
     assert values["answer on the processor"] > 0
     assert (values["GPU: tokens/s"] is not None) is torch.cuda.is_available()
     on_gpu = values["answer on the GPU"]
