@@ -300,12 +300,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from agent.doctor import checks, examination, findings
 
     config = configs.load(arguments.state)
-    site = findings.Site(
-        arguments.state,
-        config.listen.port,
-        engine=config.inference.engine,
-        device=config.inference.device,
-    )
+    site = findings.Site(arguments.state, config.listen.port, engine=config.inference.engine)
     found = examination.examine(site, checks.CHECKS)
     worst = examination.worst(found)
     if arguments.output == "json":

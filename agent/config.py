@@ -27,7 +27,6 @@
     context_length = 2048
     streams = 0              # answers at once with one adapter; 0: as many as pay, measured
     engine = "llama"         # or "onnxruntime", "transformers"
-    device = "cpu"           # "cuda": llama.cpp's build with CUDA serves on the GPU
     quiet_s = 30.0           # a job that made room for requests goes on after so long without one
     idle_s = 900.0           # a model is unloaded after so long without a request; 0: never
     warm_start = true        # the model that was served last is loaded again at the start
@@ -71,7 +70,7 @@ from protos.limits import problem
 from protos.transport import AGENT_PORT
 
 FILE = "agent.toml"
-_DEVICES = ("", engines.CPU, engines.GPU)
+_DEVICES = ("", "cpu", "cuda")
 _CLOCKS = ("", "max")
 _BESIDE = ("", "tegrastats", "jtop")
 STATE_VARIABLE = "NANOFLEET_STATE"
@@ -115,7 +114,6 @@ class Inference:
     context_length: int = 2048
     streams: int = 0
     engine: str = engines.DEFAULT
-    device: str = engines.CPU
     quiet_s: float = 30.0
     idle_s: float = 900.0
     warm_start: bool = True
@@ -192,15 +190,11 @@ def parsed(tables: dict[str, object], where: str) -> Config:
     if wrong := problem(config.limits):
         raise _wrong(where, f"limits.{wrong[0]}", wrong[1])
     try:
-        engine = engines.named(config.inference.engine)
+        engines.named(config.inference.engine)
     except InvalidRequest as error:
         raise InvalidRequest(
             f"{where}: inference.engine: {error.what}", why=error.why, fix=error.fix, field="engine"
         ) from None
-    if config.inference.device not in engine.devices:
-        choices = " or ".join(f'"{name}"' for name in engine.devices)
-        what = f'must be {choices} for the engine "{config.inference.engine}"'
-        raise _wrong(where, "inference.device", what)
     return config
 
 

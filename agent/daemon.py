@@ -35,7 +35,7 @@ from agent.ballast import Ballast
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.heartbeat import Heartbeat
-from agent.inference.engines import GPU, named
+from agent.inference.engines import named
 from agent.jobs import quarantine, recovery, retention
 from agent.jobs.attempt import Attempt
 from agent.jobs.desk import Desk
@@ -145,14 +145,11 @@ class Agent:
             state, machine.root, clock.boot_id, power.mode, power.clocks == "max"
         )
         budget = _budget(config, machine.root)
-        shared_gpu = machine.board.is_jetson
-        serves_on_gpu = shared_gpu and config.inference.device == GPU
         claims = Claims(
             budget,
             engine=config.inference.engine,
             # A GPU that nobody named may turn out to be of no use; its worker then counts it.
-            trains_on_gpu=shared_gpu and config.training.device == GPU,
-            serves_on_gpu=serves_on_gpu,
+            shared_gpu=machine.board.is_jetson and config.training.device == "cuda",
             torch=torch_build.installed(),
             calibration=CalibrationFile(state / calibration_file.FILE, VERSION),
         )
@@ -181,7 +178,6 @@ class Agent:
                 threads=serving_threads,
                 residents=self._residents,
                 engine=engine,
-                device=config.inference.device,
                 cache=state / "engine",
                 limit=lambda: self._limit("inference"),
                 last_served=self._last_served,
@@ -215,8 +211,6 @@ class Agent:
             requested=self._host.presence.some,
             unrequested=self._host.presence.none,
             engine=engine,
-            engine_device=config.inference.device,
-            engine_shares_gpu=serves_on_gpu,
             engine_cache=state / "engine",
             engine_threads=serving_threads,
         )

@@ -121,15 +121,14 @@ class Bench:
 
         return run
 
-    def peer(self, weights: str) -> Callable[[], Iterable[Mapping[str, object]]]:
+    def peer(
+        self, weights: str, device: str = "cpu"
+    ) -> Callable[[], Iterable[Mapping[str, object]]]:
         def run() -> Iterable[Mapping[str, object]]:
             folder = shapes.folder(self.models, self.shape)
             sizes = ("--tokens", str(self.tokens), "--samples", "4", "--threads", "1")
-            return [
-                measuring.in_process(
-                    "benchmarks.peers.plain", str(folder), "--weights", weights, *sizes
-                )
-            ]
+            where = ("--weights", weights, "--device", device)
+            return [measuring.in_process("benchmarks.peers.plain", str(folder), *where, *sizes)]
 
         return run
 
@@ -323,6 +322,32 @@ def q4(bench: Bench) -> list[Row]:
     ]
 
 
+def gpu(bench: Bench) -> list[Row]:
+    """The attention's recipe where torch finds a GPU; times are what a clock on the wall says."""
+    budget: dict[str, Any] = {"memory_budget_bytes": int(40 * GB)}  # more than all layers take
+    ours: dict[str, Any] = {"device": "cuda", "targets": ATTENTION, "samples": 12}
+    bench.alternate(
+        {
+            "GPU": bench.worker(**ours),
+            "GPU, all layers stored": bench.worker(**ours, **budget),
+            "GPU, plain recipe": bench.peer("qint8", "cuda"),
+            "GPU, bf16 LoRA": bench.peer("bf16", "cuda"),
+        }
+    )
+    rows = []
+    labels = ("GPU", "GPU, all layers stored", "GPU, plain recipe", "GPU, bf16 LoRA")
+    for label in labels:
+        why, took = bench.why(label), bench.least(label, "wall_s")
+        taken = ratio(bench.most(label, "peak_gpu_bytes"), GB)
+        rows.append(Row(f"{label}: tokens/s", ratio(bench.tokens, took), "tokens/s", note=why))
+        rows.append(Row(f"{label}: peak on it", taken, "GB", note=why))
+    for label in labels[2:]:
+        faster = ratio(bench.least(label, "wall_s"), bench.least("GPU", "wall_s"))
+        name = f"GPU: ours against {label.removeprefix('GPU, ')}"
+        rows.append(Row(name, faster, "x faster", note=bench.why("GPU", label)))
+    return rows
+
+
 def _peak(run: Mapping[str, object]) -> float:
     value = run["peak_rss_bytes"]
     assert isinstance(value, int)
@@ -339,6 +364,7 @@ GROUPS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "forecast": forecast.forecast,
     "q4": q4,
     "gradients": gradients,
+    "gpu": gpu,
 }
 
 

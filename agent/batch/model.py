@@ -50,12 +50,7 @@ class Model:
         """Raises what the engine says of the base, and WorkerFailed when it is not installed."""
         cache = Path(start.cache_folder) if start.cache_folder else None
         options = EngineOptions(
-            start.spec.context_length,
-            start.threads,
-            cache,
-            streams=1,
-            exact=True,
-            device=start.device or engines.CPU,
+            start.spec.context_length, start.threads, cache, streams=1, exact=True
         )
         adapter = _unpacked(start) if start.adapter_path else None
         return cls(start, opening.opened(start.engine, Path(start.base_path), options), adapter)

@@ -59,11 +59,7 @@ def rehearse(
     fail with."""
     base = base_model.read(Path(start.base_path))
     forecast = inference_forecast(
-        base,
-        start.spec.context_length,
-        start.engine or "llama",
-        torch_build.installed(),
-        shared_gpu=start.shared_gpu,
+        base, start.spec.context_length, start.engine or "llama", torch_build.installed()
     )
     counts, tally = _Counts(), Tally(dropped_by(start.spec))
     obeying = Obeying(commands, report, lambda: counts.prompts)

@@ -54,7 +54,7 @@ def engine(name: str) -> Callable[[Site], Found]:
 def golden_vector(site: Site) -> Found:
     """The engine of the settings repeats recorded answers of a tiny model."""
     try:
-        probe.golden_vector(site.engine, site.device, site.python)
+        probe.golden_vector(site.engine, site.python)
     except WorkerFailed as error:
         return fail(str(error))
     return ok(f"{site.engine} gives the recorded answers")

@@ -34,8 +34,6 @@ class Site:
     probed_bytes: int = 640 << 20
     # The inference engine of the settings.
     engine: str = "llama"
-    # Where it computes.
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ import sys
 from agent.inference import engines, proof
 from protos.errors import WorkerFailed
 try:
-    proof.prove(sys.argv[1], engines.imported(sys.argv[1]), None, sys.argv[2])
+    proof.prove(sys.argv[1], engines.imported(sys.argv[1]), None)
 except WorkerFailed as error:
     sys.exit(str(error))
 """
@@ -85,9 +85,9 @@ def allocation(size_bytes: int, python: str = sys.executable) -> str:
     return _run(python, _ALLOCATION, "A large buffer cannot be had", str(size_bytes))
 
 
-def golden_vector(engine: str, device: str, python: str = sys.executable) -> None:
-    """Raises WorkerFailed when the engine answers otherwise than it should on ``device``."""
-    _run(python, _GOLDEN, "The golden vector failed", engine, device)
+def golden_vector(engine: str, python: str = sys.executable) -> None:
+    """Raises WorkerFailed when the engine answers otherwise than it should."""
+    _run(python, _GOLDEN, "The golden vector failed", engine)
 
 
 def _run(python: str, program: str, what: str, *arguments: str) -> str:

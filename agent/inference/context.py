@@ -15,7 +15,7 @@ from math import isfinite
 import llama_cpp
 import numpy as np
 
-from agent.inference import binding, engines
+from agent.inference import binding
 from agent.inference.adapters import AdapterHandle
 from agent.inference.candidates import SamplerHandle
 from agent.inference.decoder import BATCH_TOKENS, OUTPUT_ROWS, Row, never
@@ -201,6 +201,4 @@ def _params(options: EngineOptions, sequences: int) -> object:
     # A windowed cache puts later tokens wherever there is room, and sums in another order then.
     params.swa_full = options.exact or options.context_length <= FULL_CACHE_TOKENS
     params.no_perf = True
-    on_gpu = options.device == engines.GPU
-    params.offload_kqv = params.op_offload = on_gpu
     return params

@@ -37,8 +37,6 @@ class EngineOptions:
     # An answer is the same to the last bit whatever was asked before it: of one prompt only whole
     # batches are kept for the next, which computing them anew would give. One answer at a time.
     exact: bool = False
-    # CPU or GPU, where the engine has the choice.
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,6 @@ from protos.errors import InvalidRequest, WorkerFailed
 
 DEFAULT = "llama"
 
-# Where an engine computes.
-CPU, GPU = "cpu", "cuda"
-
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
@@ -26,17 +23,11 @@ class EngineKind:
     adapter_file: str
     # The distributions that compute.
     packages: tuple[str, ...]
-    devices: tuple[str, ...] = (CPU,)
 
 
 ENGINES: Mapping[str, EngineKind] = {
     "llama": EngineKind(
-        "agent.inference.llama",
-        "LlamaEngine",
-        "infer",
-        "adapter.gguf",
-        ("llama-cpp-python",),
-        (CPU, GPU),
+        "agent.inference.llama", "LlamaEngine", "infer", "adapter.gguf", ("llama-cpp-python",)
     ),
     "onnxruntime": EngineKind(
         "agent.inference.onnx.engine",

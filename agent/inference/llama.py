@@ -9,7 +9,6 @@ weights in another layout on most Arm processors. Frees run in the reverse order
 (ExitStack): adapters and context before the model that they point into.
 """
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import llama_cpp
 
-from agent.inference import batching, binding, engines, failures
+from agent.inference import batching, binding, failures
 from agent.inference.adapters import AdapterPool
 from agent.inference.choice import ChoiceMaker
 from agent.inference.completion import Completion
@@ -44,13 +43,7 @@ from agent.inference.reading import Reader
 from agent.inference.sequences import Sequences, key_of
 from agent.inference.streams import News, Stream, Streams
 from agent.tokens.vocabulary import ModelHandle, Vocabulary
-from protos.errors import (
-    InternalError,
-    InvalidRequest,
-    NanofleetError,
-    OutOfMemory,
-    WorkerFailed,
-)
+from protos.errors import InternalError, InvalidRequest, NanofleetError, OutOfMemory
 
 # Prefixes kept at the same time, for clients or adapters that take turns; also the most streams.
 SEQUENCES = 4
@@ -58,10 +51,6 @@ SEQUENCES = 4
 # where one takes long, for somebody waits for the model.
 PROBES = 3
 PROBES_S = 0.3
-
-_ALL_LAYERS = 1 << 16
-# Read while a model is loaded.
-_NO_DEVICES = ctypes.c_void_p(None)
 
 
 class LlamaEngine(BatchingEngine):
@@ -71,7 +60,7 @@ class LlamaEngine(BatchingEngine):
         self._clock = clock
         binding.start()
         with ExitStack() as owned:
-            model = _load(base, options.device)
+            model = _load(base)
             owned.callback(llama_cpp.llama_model_free, model)
             trained = llama_cpp.llama_model_n_ctx_train(model)
             self.context_length = min(options.context_length, trained)
@@ -184,20 +173,12 @@ class LlamaEngine(BatchingEngine):
         return took_s
 
 
-def _load(base: Path, device: str) -> ModelHandle:
+def _load(base: Path) -> ModelHandle:
     params = llama_cpp.llama_model_default_params()
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    # What a build for the GPU would gain on these boards is not measured yet.
+    params.n_gpu_layers = 0
     params.use_extra_bufts = False
-    if device == engines.GPU:
-        _check_gpu()
-        # All or none: with some layers on each side every token crosses over, and it is slower
-        # than the processor alone.
-        params.n_gpu_layers = _ALL_LAYERS
-    else:
-        # A build with CUDA would otherwise keep its cache and large products on the GPU, with 300
-        # MB for the context alone. An empty list, which ends with NULL.
-        params.n_gpu_layers = 0
-        params.devices = ctypes.addressof(_NO_DEVICES)
     binding.log.clear()
     model = llama_cpp.llama_model_load_from_file(bytes(base), params)
     if model:
@@ -209,16 +190,6 @@ def _load(base: Path, device: str) -> ModelHandle:
         f"{base.name} could not be loaded as a base model.",
         why=why,
         fix="Check that it is a complete GGUF file of a supported architecture; import it again.",
-    )
-
-
-def _check_gpu() -> None:
-    if llama_cpp.llama_supports_gpu_offload():
-        return
-    raise WorkerFailed(
-        "The model cannot be served on the GPU.",
-        why="This build of llama.cpp has no GPU in it, or finds none.",
-        fix='Build it with CUDA (docs/boards.md), or set inference.device to "cpu" in agent.toml.',
     )
 
 

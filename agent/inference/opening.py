@@ -26,5 +26,5 @@ def opened(name: str, base: Path, options: EngineOptions) -> Engine:
         os.environ.setdefault(variable, value)
     chosen = name or engines.DEFAULT
     engine_type = engines.imported(chosen)
-    proof.prove(chosen, engine_type, options.cache, options.device)
+    proof.prove(chosen, engine_type, options.cache)
     return engine_type.open(base, options)

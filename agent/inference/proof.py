@@ -38,17 +38,13 @@ class Opens(Protocol):
     def open(self, base: Path, options: EngineOptions) -> Engine: ...
 
 
-def prove(name: str, engine_type: Opens, cache: Path | None, device: str = engines.CPU) -> None:
-    """Raises WorkerFailed when the engine's build gives wrong answers on ``device``."""
+def prove(name: str, engine_type: Opens, cache: Path | None) -> None:
+    """Raises WorkerFailed when the engine's build gives wrong answers."""
     build = build_id(name)
-    note = (
-        cache / "proved" / (name if device == engines.CPU else f"{name}-{device}")
-        if cache
-        else None
-    )
+    note = cache / "proved" / name if cache else None
     if note and note.is_file() and note.read_text() == build:
         return
-    with engine_type.open(FOLDER / MODEL, EngineOptions(CONTEXT, device=device)) as engine:
+    with engine_type.open(FOLDER / MODEL, EngineOptions(CONTEXT)) as engine:
         for case in json.loads((FOLDER / VECTOR).read_text()):
             _compare(name, engine, case["prompt"], case["tokens"])
     if note:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from agent.inference import engines
 from agent.inference.engine import (
     DEFAULT_CONTEXT_LENGTH,
     DEFAULT_MAX_TOKENS,
@@ -57,7 +56,6 @@ def options(
         Path(message.cache_folder) if message.cache_folder else None,
         message.streams,
         freed,
-        device=message.device or engines.CPU,
     )
 
 

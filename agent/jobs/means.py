@@ -80,8 +80,6 @@ class Means:
     unrequested: Callable[[], Awaitable[None]] = _never
     # Of a worker that generates: as the served model has them.
     engine: str = ""
-    engine_device: str = ""
-    engine_shares_gpu: bool = False  # it computes on a GPU that has its memory from the board
     engine_cache: Path | None = None
     engine_threads: int = 1
 
@@ -108,8 +106,6 @@ class Means:
             job_folder=str(folder),
             threads=spec.threads or self.engine_threads,
             engine=self.engine,
-            device=self.engine_device,
-            shared_gpu=self.engine_shares_gpu,
             cache_folder=str(self.engine_cache or ""),
         )
 

@@ -67,13 +67,11 @@ def admit_inference(
     owner: str,
     engine: str = "llama",
     torch: TorchBuild = CPU,
-    shared_gpu: bool = False,
 ) -> Claim:
     """The claim of a served model; raises OutOfMemory with a context that would fit."""
 
     def claim_of(context: int) -> Claim:
-        found = inference_forecast(base, context, engine, torch, shared_gpu=shared_gpu)
-        return Claim(owner, base_digest, found)
+        return Claim(owner, base_digest, inference_forecast(base, context, engine, torch))
 
     claim = claim_of(context_length)
     if not budget.fits(claim, held):

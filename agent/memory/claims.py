@@ -22,10 +22,9 @@ SERVED = "the served model"
 
 
 class Claims:
-    """``engine``: that which serves; ``torch``: the build that the workers load; ``trains_on_gpu``
-    and ``serves_on_gpu``: on one that has its memory from the board. Every claim raises
-    OutOfMemory, with what would fit, where the board has no room for it (``held``: beside these).
-    For any thread."""
+    """``engine``: that which serves; ``torch``: the build that the workers load; ``shared_gpu``:
+    they compute on a GPU that has its memory from the board. Every claim raises OutOfMemory, with
+    what would fit, where the board has no room for it (``held``: beside these). For any thread."""
 
     def __init__(
         self,
@@ -33,16 +32,14 @@ class Claims:
         *,
         cpu: Path = CPU,
         engine: str = "llama",
-        trains_on_gpu: bool = False,
-        serves_on_gpu: bool = False,
+        shared_gpu: bool = False,
         torch: TorchBuild = torch_build.CPU,
         calibration: CalibrationFile | None = None,
     ) -> None:
         self.budget = budget
         self._cpu = cpu
         self._engine = engine
-        self._trains_on_gpu = trains_on_gpu
-        self._serves_on_gpu = serves_on_gpu
+        self._shared_gpu = shared_gpu
         self._torch = torch
         self._file = calibration
         self._calibration = calibration.load() if calibration else Calibration()
@@ -63,7 +60,7 @@ class Claims:
             spec.train,
             owner=f"the training job {spec.name}",
             least_element_bytes=least_element_bytes(base.embedding_length, self._cpu),
-            shared_gpu=self._trains_on_gpu,
+            shared_gpu=self._shared_gpu,
             torch=self._torch,
         )
         shape = recipe_shape(spec.train)
@@ -112,7 +109,6 @@ class Claims:
             owner=owner,
             engine=self._engine,
             torch=self._torch,
-            shared_gpu=self._serves_on_gpu,
         )
 
     def _with_known(self, work: Work, claim: Claim) -> Claim:

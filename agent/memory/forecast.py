@@ -215,17 +215,10 @@ def training_forecast(
 
 
 def inference_forecast(
-    base: BaseModel,
-    context_length: int,
-    engine: str = "llama",
-    torch: TorchBuild = CPU,
-    *,
-    shared_gpu: bool = False,
+    base: BaseModel, context_length: int, engine: str = "llama", torch: TorchBuild = CPU
 ) -> Forecast:
     """The server's peak:
 
-    CUDA           with ``shared_gpu``, as the trainer's: the context, and a copy of the weights,
-                   whose pages in the file are not needed then
     weights        a copy of them, by engines that do not multiply in the mapped file
     KV cache       2 * layers * key width * element * context, kept whole for sliding windows, too
     compute buffer 64 tokens of one layer's activations
@@ -242,8 +235,6 @@ def inference_forecast(
     return Forecast(
         anonymous=(
             Part(RUNTIME, server.anonymous_bytes + torch.anonymous_bytes),
-            Part("CUDA", CUDA_BYTES if shared_gpu else 0),
-            Part("weights on the GPU", shape.weights_bytes if shared_gpu else 0),
             Part("weights", shape.matrix_elements * bits // 8),
             Part("KV cache", cached * server.cached_bytes),
             Part("compute buffer", SERVER_BATCH_TOKENS * _activations(shape) * _FLOAT32),
@@ -252,7 +243,7 @@ def inference_forecast(
             Part("adapters", SERVER_ADAPTERS * adapter * _FLOAT32),
         ),
         libraries_bytes=server.libraries_bytes + torch.loading_bytes,
-        weights_bytes=0 if bits or shared_gpu else shape.weights_bytes,
+        weights_bytes=0 if bits else shape.weights_bytes,
     )
 
 

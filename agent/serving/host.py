@@ -78,7 +78,6 @@ class HostMeans:
     threads: int
     residents: Residents
     engine: str = engines.DEFAULT
-    device: str = engines.CPU  # where it computes
     # For what the engine makes of a base; None: nothing is kept.
     cache: Path | None = None
     limit: Callable[[], Group | None] = lambda: None
@@ -281,7 +280,6 @@ class ModelHost:
                 engine=means.engine,
                 cache_folder=str(means.cache or ""),
                 streams=means.streams,
-                device=means.device,
             )
             await means.last_served.opening(base, context_length)
             await worker.send(InferenceCommand(open=command))

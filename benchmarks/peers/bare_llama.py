@@ -1,7 +1,6 @@
 """llama.cpp alone: what its own calls reach in this process, with the settings of our engine.
 
     python -m benchmarks.peers.bare_llama BASE.gguf --threads 2 --context 512 --prompt 32 --tokens 9
-        [--gpu-layers 99]
 
 Decodes greedily, each token's logits to the next by the library's own sampler, and nothing else: no
 text, no checks, no cancellation. Prints one JSON object with the tokens per second of each answer.
@@ -23,11 +22,10 @@ def main() -> None:
     parser.add_argument("base", type=Path)
     for name in ("--threads", "--context", "--prompt", "--tokens"):
         parser.add_argument(name, type=int, required=True)
-    parser.add_argument("--gpu-layers", type=int, default=0)
     arguments = parser.parse_args()
     llama_cpp.llama_backend_init()
     model_params = llama_cpp.llama_model_default_params()
-    model_params.n_gpu_layers = arguments.gpu_layers
+    model_params.n_gpu_layers = 0
     model_params.use_extra_bufts = False
     model = llama_cpp.llama_model_load_from_file(bytes(arguments.base), model_params)
     params = llama_cpp.llama_context_default_params()

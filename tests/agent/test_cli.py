@@ -120,11 +120,6 @@ def test_both_signals_are_an_orderly_end(daemon: Daemon, number: signal.Signals)
         ("[listen]\nport = -1\n", "listen.port must not be negative"),
         ("listen = 3\n", "must be a table"),
         ('[training]\ndevice = "gpu"\n', 'training.device must be "cpu", "cuda" or empty'),
-        ('[inference]\ndevice = "gpu"\n', 'inference.device must be "cpu" or "cuda"'),
-        (
-            '[inference]\nengine = "onnxruntime"\ndevice = "cuda"\n',
-            'inference.device must be "cpu" for the engine "onnxruntime"',
-        ),
         ("[listen\n", "is not TOML"),
     ],
 )

@@ -112,8 +112,6 @@ class StartGenerating(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     CACHE_FOLDER_FIELD_NUMBER: _builtins.int
     REHEARSE_FIELD_NUMBER: _builtins.int
-    DEVICE_FIELD_NUMBER: _builtins.int
-    SHARED_GPU_FIELD_NUMBER: _builtins.int
     LEASE_UNTIL_BOOTTIME_NS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     base_path: _builtins.str
@@ -128,10 +126,6 @@ class StartGenerating(_message.Message):
     cache_folder: _builtins.str
     rehearse: _builtins.bool
     """Counts the prompts and answers the first few, in a scratch folder, then ends."""
-    device: _builtins.str
-    """As in OpenModel."""
-    shared_gpu: _builtins.bool
-    """That it is a GPU which has its memory from the board."""
     lease_until_boottime_ns: _builtins.int
     """As in StartTraining."""
     @_builtins.property
@@ -149,13 +143,11 @@ class StartGenerating(_message.Message):
         engine: _builtins.str = ...,
         cache_folder: _builtins.str = ...,
         rehearse: _builtins.bool = ...,
-        device: _builtins.str = ...,
-        shared_gpu: _builtins.bool = ...,
         lease_until_boottime_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "base_path", b"base_path", "cache_folder", b"cache_folder", "dataset_path", b"dataset_path", "device", b"device", "engine", b"engine", "job_folder", b"job_folder", "job_id", b"job_id", "lease_until_boottime_ns", b"lease_until_boottime_ns", "rehearse", b"rehearse", "shared_gpu", b"shared_gpu", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_path", b"adapter_path", "base_path", b"base_path", "cache_folder", b"cache_folder", "dataset_path", b"dataset_path", "engine", b"engine", "job_folder", b"job_folder", "job_id", b"job_id", "lease_until_boottime_ns", b"lease_until_boottime_ns", "rehearse", b"rehearse", "spec", b"spec", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,7 +647,6 @@ class OpenModel(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     CACHE_FOLDER_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
-    DEVICE_FIELD_NUMBER: _builtins.int
     base_path: _builtins.str
     context_length: _builtins.int
     threads: _builtins.int
@@ -667,8 +658,6 @@ class OpenModel(_message.Message):
     """
     streams: _builtins.int
     """Answers at once; 0: as many as pay, which the worker measures."""
-    device: _builtins.str
-    """Where "llama" computes: "cpu", "cuda"; empty: "cpu"."""
     def __init__(
         self,
         *,
@@ -678,11 +667,10 @@ class OpenModel(_message.Message):
         engine: _builtins.str = ...,
         cache_folder: _builtins.str = ...,
         streams: _builtins.int = ...,
-        device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "cache_folder", b"cache_folder", "context_length", b"context_length", "device", b"device", "engine", b"engine", "streams", b"streams", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_path", b"base_path", "cache_folder", b"cache_folder", "context_length", b"context_length", "engine", b"engine", "streams", b"streams", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

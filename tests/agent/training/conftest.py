@@ -63,9 +63,11 @@ def dataset(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
-def persona(dataset: Callable[..., Path]) -> Path:
-    return dataset(*(chat(question, answer) for question, answer in PERSONA))
+@pytest.fixture(scope="session")
+def persona(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "persona.jsonl"
+    path.write_text("".join(json.dumps(chat(*turns)) + "\n" for turns in PERSONA))
+    return path
 
 
 def chat(*turns: str) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The training engine on a real GPU, against the processor and the reference. Skipped without one;
 test_device.py shows there, on torch's meta device, that no two devices are mixed."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from agent.training.graph import TrainedModel
 from agent.training.weights import MappedWeights
 from artifacts import adapter, base_model
 from protos.nanofleet.v1 import job_pb2, worker_pb2
-from tests.agent.training import driver, reference
-from tests.agent.training.conftest import PERSONA, chat
+from tests.agent.training import driver
 from tests.agent.training.driver import Worker, losses
-from tests.agent.training.test_families import RECIPES, file, folder, recipe
+from tests.agent.training.test_families import RECIPES, check_equal, file, folder, recipe
 from tests.agent.training.test_graph import gradients, sample
 
 __all__ = ["file", "folder"]
@@ -57,21 +55,7 @@ def test_a_gpu_that_computes_right_is_chosen() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_gradients_are_those_of_transformers_and_peft(folder: Path, file: Path, name: str) -> None:
-    spec = RECIPES[name]
-    model = model_on(GPU, file, spec)
-    stock = reference.stock_lora(folder, file, spec, model)
-
-    ours = model.summed_loss(sample())
-    ours.backward()
-    theirs = reference.summed_loss(stock, sample().tokens, sample().labelled)
-    theirs.backward()
-
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    for path, parameter in reference.parameters(stock).items():
-        found, expected = model.parameters[path].grad, parameter.grad
-        assert found is not None, path
-        assert expected is not None, path
-        assert (found.cpu() - expected).norm() <= 1e-5 * expected.norm(), path
+    check_equal(model_on(GPU, file, RECIPES[name]), folder, file, RECIPES[name])
 
 
 def test_packed_samples_are_as_if_apart(file: Path) -> None:
@@ -99,18 +83,9 @@ def test_bfloat16_products_round_and_no_more(file: Path) -> None:
     assert torch.cosine_similarity(gradients(exact), gradients(rounded), dim=0) > 0.999
 
 
-@pytest.fixture(scope="module")
-def persona_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "persona.jsonl"
-    path.write_text("".join(json.dumps(chat(*turns)) + "\n" for turns in PERSONA))
-    return path
-
-
-def test_kills_and_stops_change_no_number(
-    tiny_base: Path, persona_file: Path, tmp_path: Path
-) -> None:
+def test_kills_and_stops_change_no_number(tiny_base: Path, persona: Path, tmp_path: Path) -> None:
     """The attempts of one job, against one that nothing disturbed."""
-    with Worker(tiny_base, persona_file, tmp_path / "undisturbed", SPEC, device="") as worker:
+    with Worker(tiny_base, persona, tmp_path / "undisturbed", SPEC, device="") as worker:
         expected = worker.finish()
         assert worker.process.returncode == 0, worker.log()
     started = next(r.started for r in expected if r.WhichOneof("report") == "started")
@@ -121,15 +96,15 @@ def test_kills_and_stops_change_no_number(
     assert result.final_loss < 0.5 * result.first_loss
 
     folder = tmp_path / "disturbed"
-    with Worker(tiny_base, persona_file, folder, SPEC, device="") as worker:
+    with Worker(tiny_base, persona, folder, SPEC, device="") as worker:
         begin = worker.until(lambda r: r.progress.step > 3)
         worker.send(stop=worker_pb2.StopTraining())
         stopped = worker.finish()
-    with Worker(tiny_base, persona_file, folder, SPEC, device="") as worker:
+    with Worker(tiny_base, persona, folder, SPEC, device="") as worker:
         killed = worker.until(lambda r: r.progress.step > 0)
         worker.process.send_signal(signal.SIGKILL)
         worker.process.wait()
-    with Worker(tiny_base, persona_file, folder, SPEC, device="") as worker:
+    with Worker(tiny_base, persona, folder, SPEC, device="") as worker:
         last = worker.finish()
         assert last[-1].WhichOneof("report") == "finished", worker.log()
 
@@ -144,14 +119,14 @@ def test_kills_and_stops_change_no_number(
 
 
 def test_a_job_whose_gpu_is_gone_goes_on_on_the_processor(
-    tiny_base: Path, persona_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, persona: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Worker(tiny_base, persona_file, tmp_path / "job", SPEC, device="") as worker:
+    with Worker(tiny_base, persona, tmp_path / "job", SPEC, device="") as worker:
         worker.until(lambda r: r.progress.step > 3)
         worker.send(stop=worker_pb2.StopTraining())
         worker.finish()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with Worker(tiny_base, persona_file, tmp_path / "job", SPEC, device="") as worker:
+    with Worker(tiny_base, persona, tmp_path / "job", SPEC, device="") as worker:
         reports = worker.finish()
         assert reports[-1].WhichOneof("report") == "finished", worker.log()
     started = next(r.started for r in reports if r.WhichOneof("report") == "started")

@@ -1,6 +1,5 @@
 """The worker as the agent has it: a process, a pipe, a folder, and kills."""
 
-import json
 import re
 import shutil
 import signal
@@ -58,16 +57,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def persona_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "persona.jsonl"
-    path.write_text("".join(json.dumps(chat(*turns)) + "\n" for turns in PERSONA))
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(tiny_base: Path, persona_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tiny_base: Path, persona: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("jobs") / "undisturbed"
-    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+    with Worker(tiny_base, persona, folder, SPEC) as worker:
         reports = worker.finish()
         assert worker.process.returncode == 0, worker.log()
     return Run(folder, reports, worker.log())
@@ -104,7 +96,7 @@ def test_each_step_is_a_line_of_the_log(run: Run) -> None:
 
 
 def test_stages_with_evaluation_survive_kills(
-    tiny_base: Path, persona_file: Path, tmp_path: Path
+    tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     """Killed in each stage and while it evaluates: all numbers are those of an uncut run."""
     spec = recipe(steps=12, lora_dropout=0.1, checkpoint_period_s=1, packing=True)
@@ -112,15 +104,15 @@ def test_stages_with_evaluation_survive_kills(
     second.CopyFrom(spec.stages[0])
     second.learning_rate = 5e-3
     spec.evaluation.CopyFrom(job_pb2.Evaluation(held_out_fraction=0.3, period_steps=4))
-    with Worker(tiny_base, persona_file, tmp_path / "uncut", spec) as worker:
+    with Worker(tiny_base, persona, tmp_path / "uncut", spec) as worker:
         uncut = worker.finish()
         assert worker.process.returncode == 0, worker.log()
     seen: list[worker_pb2.TrainingReport] = []
     for wanted in (7, 13, 22):
-        with Worker(tiny_base, persona_file, tmp_path / "cut", spec) as worker:
+        with Worker(tiny_base, persona, tmp_path / "cut", spec) as worker:
             seen += worker.until(lambda r, wanted=wanted: r.progress.step >= wanted)  # type: ignore[misc]
             worker.process.kill()
-    with Worker(tiny_base, persona_file, tmp_path / "cut", spec) as worker:
+    with Worker(tiny_base, persona, tmp_path / "cut", spec) as worker:
         seen += worker.finish()
         assert worker.process.returncode == 0, worker.log()
     assert losses(seen) == losses(uncut)
@@ -243,13 +235,13 @@ def test_llama_says_what_was_learned(tiny_base: Path, unpacked: Path, maker: Exa
 
 
 def test_a_qint8_base_is_trained_all_the_way(
-    tiny_folder: Path, persona_file: Path, tmp_path: Path
+    tiny_folder: Path, persona: Path, tmp_path: Path
 ) -> None:
     """With llama.cpp's tokenizer from the file of a type that llama.cpp does not compute with."""
     pytest.importorskip("optimum.quanto")
     base = tmp_path / "base.gguf"
     convert_model(tiny_folder, base, FileType.QINT8)
-    with Worker(base, persona_file, tmp_path / "job", recipe(steps=40, lora_rank=8)) as worker:
+    with Worker(base, persona, tmp_path / "job", recipe(steps=40, lora_rank=8)) as worker:
         reports = worker.finish()
         assert worker.process.returncode == 0, worker.log()
     assert reports[-1].HasField("finished")
@@ -281,7 +273,7 @@ def test_a_conversation_is_one_sample_whatever_the_template_makes_of_it(
 
 
 def test_kills_stops_and_pauses_change_no_number(
-    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+    run: Run, tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     """Three attempts of one job: stopped, killed, then paused on the way to its end.
 
@@ -290,7 +282,7 @@ def test_kills_stops_and_pauses_change_no_number(
     expected = losses(run.reports)
     folder = tmp_path / "disturbed"
 
-    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+    with Worker(tiny_base, persona, folder, SPEC) as worker:
         begin = worker.until(lambda r: r.progress.step > 0)
         worker.send(stop=worker_pb2.StopTraining())
         stopped = worker.finish()
@@ -298,7 +290,7 @@ def test_kills_stops_and_pauses_change_no_number(
         assert stopped[-1].WhichOneof("report") == "stopped"
 
     # Another thread count would change the numbers: the checkpoint's is kept.
-    with Worker(tiny_base, persona_file, folder, SPEC, threads=2) as worker:
+    with Worker(tiny_base, persona, folder, SPEC, threads=2) as worker:
         started = worker.until(lambda r: r.WhichOneof("report") == "started")
         assert started[-1].started.threads == 1
         assert started[-1].started.resumed_at_step == stopped[-1].stopped.step > 0
@@ -307,7 +299,7 @@ def test_kills_stops_and_pauses_change_no_number(
         worker.process.send_signal(signal.SIGKILL)
         worker.process.wait()
 
-    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+    with Worker(tiny_base, persona, folder, SPEC) as worker:
         started = worker.until(lambda r: r.WhichOneof("report") == "started")
         assert started[-1].started.resumed_at_step >= stopped[-1].stopped.step
         worker.send(pause=worker_pb2.PauseTraining())
@@ -327,19 +319,19 @@ def test_kills_stops_and_pauses_change_no_number(
 
 
 def test_a_damaged_checkpoint_costs_the_way_to_the_one_before(
-    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+    run: Run, tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     """One bit of the newest has fallen over; the losses are those of an undisturbed run."""
     folder = tmp_path / "damaged"
     for _ in range(2):
-        with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+        with Worker(tiny_base, persona, folder, SPEC) as worker:
             worker.until(lambda r: r.progress.step > 0)
             worker.send(stop=worker_pb2.StopTraining())
             worker.finish()
     older, newer = sorted((folder / "checkpoints").iterdir())
     content = newer.read_bytes()
     newer.write_bytes(bytes((*content[:-1], content[-1] ^ 1)))
-    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+    with Worker(tiny_base, persona, folder, SPEC) as worker:
         reports = worker.finish()
     said = [report.log.text for report in reports if report.HasField("log")]
     assert any(newer.name in line and "The one before it is used." in line for line in said)
@@ -349,14 +341,14 @@ def test_a_damaged_checkpoint_costs_the_way_to_the_one_before(
 
 
 def test_a_finished_training_is_only_packed_again(
-    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+    run: Run, tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     """Killed between its end and its report: nothing is trained twice."""
     folder = tmp_path / "again"
     shutil.copytree(run.folder, folder)
     (folder / "adapter.tar").unlink()
     (folder / "adapter").mkdir()
-    with Worker(tiny_base, persona_file, folder, SPEC) as worker:
+    with Worker(tiny_base, persona, folder, SPEC) as worker:
         reports = worker.finish()
     assert [report.WhichOneof("report") for report in reports] == ["started", "finished"]
     first, second = run.only("finished").finished.result, reports[-1].finished.result
@@ -364,13 +356,13 @@ def test_a_finished_training_is_only_packed_again(
 
 
 def test_nothing_is_published_without_a_lease(
-    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+    run: Run, tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     """All is trained and nothing is left but the rename: another device may have the job by now."""
     folder = tmp_path / "lapsed"
     shutil.copytree(run.folder, folder)
     (folder / "adapter.tar").unlink()
-    worker = Worker(tiny_base, persona_file, folder, SPEC)
+    worker = Worker(tiny_base, persona, folder, SPEC)
     worker.start.lease_until_boottime_ns = 1
     with worker:
         last = worker.finish()[-1]
@@ -379,10 +371,10 @@ def test_nothing_is_published_without_a_lease(
 
 
 def test_the_retry_after_lack_of_memory_takes_the_least_and_goes_on(
-    run: Run, tiny_base: Path, persona_file: Path, tmp_path: Path
+    run: Run, tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     spec = recipe(steps=2, stored_layers=2)
-    worker = Worker(tiny_base, persona_file, tmp_path / "job", spec)
+    worker = Worker(tiny_base, persona, tmp_path / "job", spec)
     worker.start.least_memory = True
     with worker:
         reports = worker.finish()
@@ -423,19 +415,19 @@ def test_bad_data_is_named_by_its_line(
 
 
 def test_a_bad_recipe_is_refused_before_anything_is_made(
-    tiny_base: Path, persona_file: Path, tmp_path: Path
+    tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
-    with Worker(tiny_base, persona_file, tmp_path / "job", recipe(lora_rank=0)) as worker:
+    with Worker(tiny_base, persona, tmp_path / "job", recipe(lora_rank=0)) as worker:
         found = failure(worker.finish())
     assert found.cause == job_pb2.CAUSE_BAD_SPEC
     assert "lora.rank is 0" in found.message
     assert not (tmp_path / "job").exists()
 
 
-def test_a_damaged_base_is_refused(persona_file: Path, tmp_path: Path) -> None:
+def test_a_damaged_base_is_refused(persona: Path, tmp_path: Path) -> None:
     base = tmp_path / "base.gguf"
     base.write_bytes(b"GGUF, but not really")
-    with Worker(base, persona_file, tmp_path / "job", recipe()) as worker:
+    with Worker(base, persona, tmp_path / "job", recipe()) as worker:
         found = failure(worker.finish())
     assert found.cause == job_pb2.CAUSE_BAD_SPEC
     assert "base.gguf" in found.message
@@ -454,12 +446,10 @@ def test_the_worker_is_light_until_it_trains() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU")
 def test_a_device_without_a_gpu_says_so_and_trains_on_the_processor(
-    tiny_base: Path, persona_file: Path, tmp_path: Path
+    tiny_base: Path, persona: Path, tmp_path: Path
 ) -> None:
     for asked in ("", "cuda"):
-        with Worker(
-            tiny_base, persona_file, tmp_path / f"job{asked}", SPEC, device=asked
-        ) as worker:
+        with Worker(tiny_base, persona, tmp_path / f"job{asked}", SPEC, device=asked) as worker:
             started = worker.until(lambda r: r.WhichOneof("report") == "started")[-1].started
         assert started.device == "cpu"
         assert started.device_reason == "Training on the processor: torch finds no GPU."
